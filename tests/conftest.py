@@ -25,15 +25,15 @@ class LoopWatch(threading.Thread):
         super().__init__(daemon=True, name="loop-watch")
         self._loop = loop
         self._answered = threading.Event()
-        self._stop = threading.Event()
+        self._stopping = threading.Event()
         self.worst = 0.0
 
     def run(self) -> None:
         waiting = 0.0
         self._ask()
-        while not self._stop.is_set():
+        while not self._stopping.is_set():
             before = time.monotonic()
-            self._stop.wait(_TICK)
+            self._stopping.wait(_TICK)
             on_time = time.monotonic() - before < 2 * _TICK
             if self._answered.is_set():
                 waiting = 0.0
@@ -47,10 +47,10 @@ class LoopWatch(threading.Thread):
         try:
             self._loop.call_soon_threadsafe(self._answered.set)
         except RuntimeError:
-            self._stop.set()
+            self._stopping.set()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._stopping.set()
         self.join()
 
 
