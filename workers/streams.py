@@ -1,0 +1,144 @@
+"""Feed: one stream inside a worker, from its frame link to its forwarder, for as long as anybody watches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from broadcaster.errors import LinkError, StreamNotLiveError
+from broadcaster.link import LinkClient, RungDemand
+from broadcaster.stream import EncodedFrame, StreamDescription
+from workers.forward import Forwarder
+
+log = logging.getLogger(__name__)
+
+Locate = Callable[[str], Awaitable[list[str]]]
+"""Finds the "host:port" addresses of a stream's frame link; empty when the stream is not on the air."""
+
+
+@dataclass(frozen=True)
+class FeedSettings:
+    ready_timeout: float = 3.0
+    """Seconds that a viewer's offer waits for the stream's description."""
+    linger: float = 10.0
+    """Seconds that a feed outlives its last viewer, so that a player that reconnects finds it warm."""
+
+
+class Feed:
+    """Frames of one stream for all its viewers in this worker."""
+
+    def __init__(self, stream: str, locate: Locate, *, on_description: Callable[[StreamDescription], None]) -> None:
+        self.stream = stream
+        self._on_description = on_description
+        self.link = LinkClient(
+            stream,
+            lambda: locate(stream),
+            on_description=self._described,
+            on_frame=self._frame,
+            on_down=self._down,
+        )
+        self.forwarder = Forwarder(request_keyframe=self.link.request_keyframe, on_demand=self.demand_changed)
+        self._wanted_bitrate: dict[int, int] = {}
+        self._viewers: dict[int, int] = {}
+
+    def start(self) -> None:
+        self.link.start()
+
+    async def close(self) -> None:
+        await self.link.close()
+
+    async def description(self, timeout: float) -> StreamDescription:
+        """The stream's description; StreamNotLiveError when it does not come in `timeout` seconds."""
+        try:
+            return await self.link.ready(timeout)
+        except LinkError:
+            raise StreamNotLiveError(f"The stream {self.stream!r} has no live source; try again in a moment.") from None
+
+    def demand_changed(self, viewers: dict[int, int]) -> None:
+        """`viewers` counts the viewers of each rung in this worker."""
+        self._viewers = dict(viewers)
+        self._say()
+
+    def want_bitrate(self, rung: int, bitrate: int) -> None:
+        """What the only viewer of `rung` could use; the broadcaster follows when no other viewer is on it."""
+        before = self._wanted_bitrate.get(rung)
+        if before is not None and abs(bitrate - before) < 0.15 * before:
+            return
+        self._wanted_bitrate[rung] = bitrate
+        if self._viewers.get(rung) == 1:
+            self._say()
+
+    def _say(self) -> None:
+        self.link.demand(
+            {
+                rung: RungDemand(viewers=count, bitrate=self._wanted_bitrate.get(rung) if count == 1 else None)
+                for rung, count in self._viewers.items()
+            }
+        )
+
+    def _described(self, description: StreamDescription) -> None:
+        self._on_description(description)
+
+    def _frame(self, frame: EncodedFrame) -> None:
+        self.forwarder.frame(frame)
+
+    def _down(self) -> None:
+        log.info("the frame link of %s is down", self.stream)
+
+
+class Feeds:
+    """All feeds of a worker: opened for the first viewer of a stream, closed some seconds after the last."""
+
+    def __init__(
+        self,
+        locate: Locate,
+        *,
+        on_description: Callable[[StreamDescription], None],
+        settings: FeedSettings | None = None,
+    ) -> None:
+        self._locate = locate
+        self._on_description = on_description
+        self._settings = settings or FeedSettings()
+        self._feeds: dict[str, Feed] = {}
+        self._users: dict[str, int] = {}
+        self._closing: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def use(self, stream: str) -> tuple[Feed, StreamDescription]:
+        """The feed of `stream`, counted as used until `release`; StreamNotLiveError when there is none."""
+        feed = self._feeds.get(stream)
+        if feed is None:
+            feed = self._feeds[stream] = Feed(stream, self._locate, on_description=self._on_description)
+            feed.start()
+        self._users[stream] = self._users.get(stream, 0) + 1
+        if timer := self._closing.pop(stream, None):
+            timer.cancel()
+        try:
+            return feed, await feed.description(self._settings.ready_timeout)
+        except BaseException:
+            self.release(stream)
+            raise
+
+    def release(self, stream: str) -> None:
+        self._users[stream] -= 1
+        if self._users[stream] == 0:
+            loop = asyncio.get_running_loop()
+            self._closing[stream] = loop.call_later(self._settings.linger, self._forget, stream)
+
+    def running(self) -> list[Feed]:
+        return list(self._feeds.values())
+
+    def _forget(self, stream: str) -> None:
+        self._closing.pop(stream, None)
+        self._users.pop(stream, None)
+        task = asyncio.get_running_loop().create_task(self._feeds.pop(stream).close())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for timer in self._closing.values():
+            timer.cancel()
+        await asyncio.gather(*(feed.close() for feed in self._feeds.values()), *self._tasks)
+        self._feeds.clear()
