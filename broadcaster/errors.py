@@ -11,6 +11,7 @@
     ├── BusError                Redis
     │   ├── BusUnavailableError no answer from Redis
     │   ├── CallTimeoutError    a process did not answer a call before its deadline
+    │   │   └── CallUnheardError nobody listens under that id: the call has surely not run
     │   └── MessageError        bytes from Redis that are no message of ours
     ├── StunError               a STUN message that cannot be parsed or is not authentic
     ├── RtcpError               an RTCP packet that cannot be parsed
@@ -103,6 +104,13 @@ class CallTimeoutError(BusError):
 
     status = 504
     title = "The worker did not answer in time"
+
+
+class CallUnheardError(CallTimeoutError):
+    """Nobody listens under that id, so the call has surely not run and may go to another process."""
+
+    status = 503
+    title = "The worker is gone"
 
 
 class MessageError(BusError):

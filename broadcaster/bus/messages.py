@@ -6,9 +6,12 @@ The AsyncAPI document is generated from these types, and golden bytes in the tes
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import time
+from typing import Any, Literal, TypeVar
 
 import msgspec
+
+from broadcaster.errors import MessageError
 
 VERSION = 1
 PREFIX = f"beamcast:v{VERSION}:"
@@ -22,6 +25,28 @@ EventType = Literal["adaptation", "joined", "connected", "left", "up", "draining
 def key(*parts: str) -> str:
     """A Redis key or channel of ours: `key("worker", "w-1")` is `beamcast:v1:worker:w-1`."""
     return PREFIX + ":".join(parts)
+
+
+def new_epoch() -> int:
+    """The fencing token of a run that starts now: microseconds since 1970, exact even as a JavaScript number."""
+    return time.time_ns() // 1000
+
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+encode = msgspec.msgpack.Encoder().encode
+"""A message of ours as msgpack bytes."""
+
+
+def decode(payload: bytes, kind: type[_T]) -> _T:
+    """Read `payload` as a `kind`, else raise MessageError; fields that we do not know are skipped."""
+    try:
+        message = msgspec.msgpack.decode(payload, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MessageError(f"{len(payload)} bytes are no {kind.__name__}: {error}") from None
+    if getattr(message, "v", VERSION) != VERSION:
+        raise MessageError(f"this {kind.__name__} has a version other than {VERSION}: update the older process")
+    return message
 
 
 # --- leases: who is alive --------------------------------------------------------------------------------------
@@ -157,6 +182,10 @@ class LeaveParams(msgspec.Struct, kw_only=True):
 
     secret: str
     reason: str = "deleted"
+
+
+class LeaveResult(msgspec.Struct, kw_only=True):
+    viewer: str
 
 
 class ViewersParams(msgspec.Struct, kw_only=True):
