@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 import time
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 BLOCKED = 0.3
@@ -55,7 +57,10 @@ class LoopWatch(threading.Thread):
 
 
 @pytest_asyncio.fixture(autouse=True)
-async def loop_never_blocked() -> AsyncIterator[None]:
+async def loop_never_blocked(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    if not inspect.iscoroutinefunction(request.function):
+        yield  # the loop does not run during a plain function, so it cannot be blocked by one
+        return
     watch = LoopWatch(asyncio.get_running_loop())
     watch.start()
     yield
