@@ -1,0 +1,251 @@
+"""Media: whatever PyAV opens (files, URLs, cameras), decoded in a thread of its own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError, InvalidDataError
+from av.video.stream import VideoStream
+
+from broadcaster.errors import SourceError
+from broadcaster.source.fit import upright_size
+
+DEVICE_FORMATS = ("v4l2", "avfoundation", "dshow")
+"""Kinds of camera: v4l2:/dev/video0 on Linux, avfoundation:0 on macOS, dshow:video=NAME on Windows."""
+
+_SEGMENTED = ("hls", "dash")
+"""Live formats that arrive in bursts of seconds and are paced by their timestamps, like a recording."""
+
+_LIVE_OPTIONS = {
+    "fflags": "nobuffer",
+    "flags": "low_delay",
+    "rtsp_transport": "tcp",
+    "analyzeduration": "1000000",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MediaConfig:
+    """`open_timeout`, `read_timeout`: seconds of silence after which an input counts as dead. `max_fps` caps the
+    announced rate; `fallback_fps` stands for a rate that the input does not know or that makes no sense. `ahead`:
+    pictures decoded before they are due. `broken_packets`: undecodable packets in a row that end an input."""
+
+    open_timeout: float = 5.0
+    read_timeout: float = 5.0
+    max_fps: float = 60.0
+    fallback_fps: float = 30.0
+    ahead: int = 4
+    broken_packets: int = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an input is: `address` for FFmpeg, its `format` when the address does not tell; `local` for files."""
+
+    address: str
+    format: str | None = None
+    local: bool = False
+
+    @classmethod
+    def parse(cls, spec: str) -> Location:
+        """ "v4l2:/dev/video0", a URL, or the path of a file. Raises SourceError when there is no such file."""
+        prefix, colon, rest = spec.partition(":")
+        if colon and prefix in DEVICE_FORMATS:
+            return cls(rest, format=prefix)
+        if "://" in spec:
+            return cls(spec)
+        if not Path(spec).is_file():
+            raise SourceError(f"cannot open {spec!r}: there is no such file; give a path, a URL or 'pattern'")
+        return cls(spec, local=True)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What probing found: size of the upright picture, frames per second."""
+
+    width: int
+    height: int
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One decoded frame: `media_time` in seconds, growing across loops; `pixel_aspect` is width by height of a pixel;
+    `paced` says that it is to be shown by its time and not at once."""
+
+    frame: av.VideoFrame
+    media_time: float
+    pixel_aspect: float
+    paced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The input is over; `reason` is one sentence."""
+
+    reason: str
+
+
+def probe(location: Location, config: MediaConfig | None = None) -> MediaInfo:
+    """Open an input and decode its first picture. Raises SourceError with one sentence when that fails."""
+    config = config or MediaConfig()
+    try:
+        with _opened(location, config) as container:
+            stream = _video_stream(container, location)
+            for frame in _frames(container, stream, config):
+                width, height = upright_size(frame, _pixel_aspect(stream))
+                return MediaInfo(width, height, min(_rate(stream, config), config.max_fps))
+    except (FFmpegError, OSError, ValueError) as error:
+        raise SourceError(f"cannot open {location.address!r}: {_sentence(error)}") from error
+    raise SourceError(f"cannot open {location.address!r}: it holds no picture that can be decoded")
+
+
+@dataclass(eq=False)
+class Reader:
+    """Decodes an input ahead of time in its own thread, recordings in an endless loop without a gap."""
+
+    location: Location
+    config: MediaConfig = field(default_factory=MediaConfig)
+
+    def __post_init__(self) -> None:
+        self._queue: queue.Queue[Decoded | Ended] = queue.Queue(self.config.ahead)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="source-decoder", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it does at its next picture, or when its read times out."""
+        self._stopped.set()
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+    def take(self, timeout: float) -> Decoded | Ended | None:
+        """The next picture in order, or None after `timeout` seconds without one."""
+        try:
+            return self._queue.get(timeout=max(0.001, timeout))
+        except queue.Empty:
+            return None
+
+    def _work(self) -> None:
+        try:
+            for decoded in self._pictures():
+                if not self._put(decoded):
+                    return
+            reason = "the input ended"
+        except (FFmpegError, OSError, ValueError) as error:
+            reason = _sentence(error)
+        except SourceError as error:
+            reason = error.detail
+        self._put(Ended(reason))
+
+    def _put(self, item: Decoded | Ended) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _pictures(self) -> Iterator[Decoded]:
+        container = _opened(self.location, self.config)
+        try:
+            looped = self.location.local or bool(container.duration)
+            paced = looped or any(name in _SEGMENTED for name in container.format.name.split(","))
+            offset = 0.0
+            while True:
+                end = offset
+                for decoded in self._once(container, offset, paced):
+                    end = decoded.media_time + _duration(decoded.frame, self.config)
+                    yield decoded
+                if not looped:
+                    return
+                if end == offset:
+                    raise SourceError("it holds no picture that can be decoded")
+                offset = end
+                container = self._rewound(container)
+        finally:
+            container.close()
+
+    def _once(self, container: InputContainer, offset: float, paced: bool) -> Iterator[Decoded]:
+        stream = _video_stream(container, self.location)
+        stream.thread_type = "AUTO" if paced else "SLICE"
+        pixel_aspect = _pixel_aspect(stream)
+        interval = 1.0 / _rate(stream, self.config)
+        first: float | None = None
+        media_time = offset - interval
+        for frame in _frames(container, stream, self.config):
+            if frame.duration == 0 and frame.time_base:
+                frame.duration = max(1, round(interval / frame.time_base))
+            if frame.pts is None:
+                media_time += interval
+            else:
+                first = frame.time if first is None else first
+                media_time = offset + frame.time - first
+            yield Decoded(frame, media_time, pixel_aspect, paced)
+
+    def _rewound(self, container: InputContainer) -> InputContainer:
+        stream = _video_stream(container, self.location)
+        try:
+            container.seek(stream.start_time or 0, stream=stream)
+        except (FFmpegError, OSError):
+            container.close()
+            return _opened(self.location, self.config)
+        return container
+
+
+def _opened(location: Location, config: MediaConfig) -> InputContainer:
+    timeout = None if location.local else (config.open_timeout, config.read_timeout)
+    options = {} if location.local else dict(_LIVE_OPTIONS)
+    return av.open(location.address, mode="r", format=location.format, options=options, timeout=timeout)
+
+
+def _video_stream(container: InputContainer, location: Location) -> VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream):
+        raise SourceError(f"cannot open {location.address!r}: it holds no video")
+    return stream
+
+
+def _frames(container: InputContainer, stream: VideoStream, config: MediaConfig) -> Iterator[av.VideoFrame]:
+    broken = 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            broken += 1
+            if broken > config.broken_packets:
+                raise
+            continue
+        broken = 0
+        for frame in frames:
+            if isinstance(frame, av.VideoFrame):
+                yield frame
+
+
+def _duration(frame: av.VideoFrame, config: MediaConfig) -> float:
+    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1.0 / config.fallback_fps
+
+
+def _rate(stream: VideoStream, config: MediaConfig) -> float:
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    return rate if 1.0 <= rate <= 240.0 else config.fallback_fps
+
+
+def _pixel_aspect(stream: VideoStream) -> float:
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.25 <= aspect <= 4.0 else 1.0
+
+
+def _sentence(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{reason[:1].lower()}{reason[1:]}"
