@@ -1,0 +1,10 @@
+"""The worker's transport: one port, ICE-lite, DTLS, and the guard against strangers."""
+
+from workers.transport.addresses import Candidate
+from workers.transport.aiortc_compat import SrtpKeys
+from workers.transport.endpoint import Endpoint
+from workers.transport.mux import Statistics, TransportSettings
+from workers.transport.path import Path
+from workers.transport.peer import PeerTransport
+
+__all__ = ["Candidate", "Endpoint", "Path", "PeerTransport", "SrtpKeys", "Statistics", "TransportSettings"]

@@ -1,0 +1,186 @@
+"""One port of a worker, and all its sockets: UDP and TCP on every address that viewers are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Sequence
+
+from broadcaster.errors import ConfigurationError
+from workers.transport import addresses
+from workers.transport.addresses import Candidate
+from workers.transport.aiortc_compat import Certificate, SrtpKeys
+from workers.transport.mux import Mux, Statistics, TransportSettings
+from workers.transport.path import UdpPath
+from workers.transport.peer import PeerTransport
+from workers.transport.tcp import TcpFlow
+
+_logger = logging.getLogger(__name__)
+
+_NOT_HERE = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV))
+_CHOICES = 20
+"""How often the system may choose a port that another address has in use."""
+
+
+class Endpoint:
+    """The viewers' door of a worker.
+
+    Every local address has sockets of its own, so that an answer leaves from the address that was asked: a wildcard
+    socket on a machine with several addresses picks another one, and browsers then give up.
+    """
+
+    def __init__(self, announce: Sequence[str], settings: TransportSettings) -> None:
+        """Use `Endpoint.open`."""
+        self._announce = addresses.parse_addresses(announce)
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._certificate = Certificate.generateCertificate()
+        self._mux = Mux(self._certificate, settings)
+        self._udp: dict[str, socket.socket] = {}
+        self._tcp: dict[str, asyncio.Server] = {}
+        self._binding = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self.port = 0
+        self.fingerprint = self._certificate.fingerprint
+        """sha-256 of the one certificate, "AB:CD:…"."""
+
+    @classmethod
+    async def open(
+        cls, ports: range, *, announce: Sequence[str] = (), settings: TransportSettings | None = None
+    ) -> Endpoint:
+        """Take the first port of `ports` that is free on every address; range(0, 1) lets the system choose.
+
+        `announce`: IP addresses that answers carry instead of this machine's own, for example a NAT's.
+        Raises ConfigurationError when no port is free or an address makes no sense.
+        """
+        endpoint = cls(announce, settings or TransportSettings())
+        for port in [0] * _CHOICES if list(ports) == [0] else ports:
+            if await endpoint._take(port):
+                endpoint._tick()
+                return endpoint
+        span = f"port {ports[0]}" if len(ports) == 1 else f"one of the ports {ports[0]}-{ports[-1]}"
+        raise ConfigurationError(f"{span} must be free for UDP and TCP, and none is: choose others with --udp-ports")
+
+    @property
+    def statistics(self) -> Statistics:
+        return self._mux.statistics
+
+    @property
+    def peers(self) -> int:
+        """How many peers are open."""
+        return len(self._mux.peers)
+
+    async def candidates(self) -> list[Candidate]:
+        """All candidates of an answer, read afresh; sockets for addresses that are new are opened now."""
+        if self._announce:
+            return addresses.candidates(self._announce, self.port)
+        wanted = addresses.local_addresses()
+        async with self._binding:
+            for address in wanted:
+                if address not in self._udp:
+                    try:
+                        await self._bind(address, self.port)
+                    except OSError as error:
+                        _logger.warning("nobody can reach this worker at %s: %s", address, error)
+        return addresses.candidates([one for one in wanted if one in self._udp], self.port)
+
+    def accept(
+        self,
+        *,
+        remote_fingerprint: tuple[str, str],
+        on_connected: Callable[[SrtpKeys], None],
+        on_rtcp: Callable[[bytes], None],
+        on_closed: Callable[[str], None],
+    ) -> PeerTransport:
+        """Expect a viewer whose offer has `a=fingerprint:` (algorithm, value).
+
+        `on_rtcp` gets SRTCP packets as they came, still encrypted. `on_closed(reason)` comes exactly once: closed (by
+        us, or the viewer said goodbye), timeout (no consent for 15 s), failed (no connection within 20 s, a failed
+        handshake, or an exception in a callback). Raises OfferError for a fingerprint that cannot be verified.
+        """
+        return self._mux.accept(remote_fingerprint, on_connected, on_rtcp, on_closed)
+
+    async def close(self) -> None:
+        """Say goodbye to every peer and free the port."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for peer in list(self._mux.peers):
+            peer.close()
+        if self._mux.ending:
+            await asyncio.wait(self._mux.ending)
+        for hang_up in (TcpFlow.close, TcpFlow.abort):
+            for flow in list(self._mux.flows.values()):
+                hang_up(flow)
+            await asyncio.sleep(0)  # a connection ends at the next turn of the loop
+        self._release()
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self._settings.tick, self._tick)
+        self._mux.tick(self._loop.time())
+
+    async def _take(self, port: int) -> bool:
+        """Bind the port on every local address, or on none."""
+        self.port = port
+        for address in dict.fromkeys([*self._announce, *addresses.local_addresses()]):
+            try:
+                await self._bind(address, self.port)
+            except OSError as error:
+                self._release()
+                if error.errno == errno.EACCES:
+                    raise ConfigurationError(
+                        f"this user may not open port {self.port}: choose one above 1023 with --udp-ports"
+                    ) from None
+                return False
+        return bool(self._udp)
+
+    def _release(self) -> None:
+        for local in self._udp.values():
+            self._loop.remove_reader(local.fileno())
+            local.close()
+        self._udp.clear()
+        for server in self._tcp.values():
+            server.close()
+        self._tcp.clear()
+
+    async def _bind(self, address: str, port: int) -> None:
+        """Open both sockets on one address; none for one that is not this machine's (a NAT's, say)."""
+        family = socket.AF_INET6 if ipaddress.ip_address(address).version == 6 else socket.AF_INET
+        with contextlib.ExitStack() as undo:
+            try:
+                datagrams = undo.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+                datagrams.bind((address, port))
+            except OSError as error:
+                if error.errno in _NOT_HERE:
+                    return
+                raise
+            self._prepare(datagrams)
+            port = datagrams.getsockname()[1]
+            connections = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            connections.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connections.bind((address, port))
+            self._tcp[address] = await self._loop.create_server(lambda: TcpFlow(self._mux), sock=connections)
+            undo.pop_all()
+        self._udp[address] = datagrams
+        self.port = port
+        self._loop.add_reader(datagrams.fileno(), self._readable, datagrams)
+
+    def _prepare(self, datagrams: socket.socket) -> None:
+        datagrams.setblocking(False)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._settings.receive_buffer)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer)
+
+    def _readable(self, datagrams: socket.socket) -> None:
+        mux = self._mux
+        size = self._settings.datagram_size + 1  # a datagram that fills this was too large
+        for _ in range(self._settings.drain):
+            try:
+                data, address = datagrams.recvfrom(size)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                continue  # an ICMP error about some viewer; the others' datagrams wait behind it
+            mux.datagram(data, UdpPath(datagrams, address, mux.statistics))

@@ -1,0 +1,222 @@
+"""Who a datagram belongs to: STUN by its ufrag, everything else by the address that an authentic check came from.
+
+This is the guard. What a stranger sends is counted and dropped here, before any parser but the STUN one has seen it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broadcaster.errors import StunError
+from workers.transport import stun
+from workers.transport.aiortc_compat import Certificate, SrtpKeys
+from workers.transport.path import Address, Path
+from workers.transport.peer import PeerTransport
+from workers.transport.tcp import TcpFlow
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """Times in seconds, sizes in bytes."""
+
+    consent_timeout: float = 15.0
+    """Silence after which a viewer is gone. Firefox checks every 4.3 to 5.3 s, and a few checks may be lost."""
+    connect_timeout: float = 20.0
+    """How long a viewer may take from the answer to the end of the handshake."""
+    tick: float = 1.0
+    datagram_size: int = 2048
+    """Larger ones are dropped. A ClientHello datagram has up to 1408 bytes, media less than an Ethernet frame."""
+    drain: int = 64
+    """Datagrams that one wake-up takes from a socket before others have their turn."""
+    receive_buffer: int = 4 << 20
+    send_buffer: int = 4 << 20
+    handshake_queue: int = 32
+    """DTLS datagrams of one peer that may wait for the DTLS implementation."""
+    addresses_per_peer: int = 8
+    remembered_checks: int = 64
+    """Transaction ids per peer, by which a replayed check is recognised."""
+    tcp_idle: float = 10.0
+    """A TCP connection without an authentic check is hung up after so long."""
+    tcp_connections: int = 1024
+    tcp_strangers: int = 64
+    """TCP connections without an authentic check; one more hangs up the oldest of them."""
+    tcp_write_buffer: int = 512 << 10
+    """What a slow TCP viewer may have waiting; datagrams beyond that are dropped."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counters since the start."""
+
+    datagrams: int = 0
+    """Everything that came in."""
+    checks: int = 0
+    """Authentic STUN checks."""
+    strangers: int = 0
+    """From addresses without an authentic check, or STUN for nobody here."""
+    bad_auth: int = 0
+    """STUN with a ufrag of ours and a wrong MESSAGE-INTEGRITY."""
+    malformed: int = 0
+    """Empty, too large, or not what its first byte promises."""
+    replayed: int = 0
+    """Authentic checks that were seen before, from a new address."""
+    takeovers: int = 0
+    """Checks from an address that belongs to another peer."""
+    dtls_dropped: int = 0
+    """Datagrams from viewers without a DTLS record that may pass, or too many of them."""
+    media_dropped: int = 0
+    """RTP from viewers, or RTCP before there are keys."""
+    sends_dropped: int = 0
+    tcp_refused: int = 0
+    """TCP connections that were hung up because of their number or their silence."""
+
+
+class Mux:
+    """The tables of one port: peers, their ufrags, their addresses, their TCP connections."""
+
+    def __init__(self, certificate: Certificate, settings: TransportSettings) -> None:
+        self.certificate = certificate
+        self.settings = settings
+        self.statistics = Statistics()
+        self.peers: set[PeerTransport] = set()
+        self.by_ufrag: dict[bytes, PeerTransport] = {}
+        self.by_address: dict[Address, PeerTransport] = {}
+        self.flows: dict[Address, TcpFlow] = {}
+        self.ending: set[asyncio.Future[None]] = set()
+        """Tasks of peers that are closed already."""
+
+    def accept(
+        self,
+        remote_fingerprint: tuple[str, str],
+        on_connected: Callable[[SrtpKeys], None],
+        on_rtcp: Callable[[bytes], None],
+        on_closed: Callable[[str], None],
+    ) -> PeerTransport:
+        peer = PeerTransport(self, remote_fingerprint, on_connected, on_rtcp, on_closed)
+        self.peers.add(peer)
+        return peer
+
+    def datagram(self, data: bytes, path: Path) -> None:
+        """One datagram from `path.address`. Never raises: one viewer must not hurt another."""
+        statistics = self.statistics
+        statistics.datagrams += 1
+        if not data or len(data) > self.settings.datagram_size:
+            statistics.malformed += 1
+            return
+        first = data[0]
+        if first < 4:
+            self._check(data, path)
+            return
+        peer = self.by_address.get(path.address)
+        if peer is None:
+            statistics.strangers += 1
+            return
+        try:
+            if 128 <= first <= 191:
+                peer.media(data)
+            elif 20 <= first <= 63:
+                peer.records(data)
+            else:
+                statistics.malformed += 1
+        except Exception:
+            _logger.exception("a viewer's connection failed")
+            peer.close("failed")
+
+    def _check(self, data: bytes, path: Path) -> None:
+        """Answer a check that is authentic, and tell its peer. Whatever else begins like STUN stays unanswered."""
+        request = self._read(data)
+        peer = self.by_ufrag.get(request.ufrag) if request is not None else None
+        if request is None or peer is None:
+            return
+        password = peer.password_of(request.ufrag)
+        if not stun.is_authentic(request, password):
+            self.statistics.bad_auth += 1
+        elif request.controlled:
+            path.send(stun.role_conflict(request.transaction, password))
+        elif self._may_speak(peer, request, path):
+            self.statistics.checks += 1
+            path.send(stun.success(request.transaction, password, path.address))
+            peer.checked(request, path)
+
+    def _read(self, data: bytes) -> stun.BindingRequest | None:
+        try:
+            request = stun.parse(data)
+        except StunError:
+            self.statistics.malformed += 1
+            return None
+        if request is not None and request.ufrag not in self.by_ufrag:
+            self.statistics.strangers += 1
+        return request
+
+    def _may_speak(self, peer: PeerTransport, request: stun.BindingRequest, path: Path) -> bool:
+        """Whether an authentic check may bind the address that it came from to its peer."""
+        owner = self.by_address.get(path.address)
+        if owner is peer:
+            return True
+        if owner is not None and owner.is_at(path):
+            # Whoever has a session of his own could end another's by forging its address. A NAT that gives an
+            # address to somebody else does so after the owner's consent has run out.
+            self.statistics.takeovers += 1
+            return False
+        if peer.has_seen(request.transaction):
+            # Recorded on the way and sent again from elsewhere: it would divert the media.
+            self.statistics.replayed += 1
+            return False
+        return True
+
+    def tick(self, now: float) -> None:
+        """Close what has been silent for too long; called about once a second."""
+        for peer in [peer for peer in self.peers if now > peer.deadline]:
+            peer.expire()
+        for flow in [flow for flow in self.flows.values() if not flow.authenticated and now > flow.deadline]:
+            self.statistics.tcp_refused += 1
+            flow.abort()
+
+    def flow_opened(self, flow: TcpFlow) -> None:
+        if len(self.flows) >= self.settings.tcp_connections:
+            self.statistics.tcp_refused += 1
+            flow.abort()
+            return
+        strangers = [one for one in self.flows.values() if not one.authenticated]
+        if len(strangers) >= self.settings.tcp_strangers:
+            self.statistics.tcp_refused += 1
+            strangers[0].abort()
+        self.flows[flow.address] = flow
+
+    def flow_closed(self, flow: TcpFlow) -> None:
+        if self.flows.get(flow.address) is flow:
+            del self.flows[flow.address]
+            peer = self.by_address.get(flow.address)
+            if peer is not None:
+                peer.path_lost(flow.path)
+
+    def own(self, address: Address, peer: PeerTransport) -> None:
+        """From now on `address` speaks for `peer`."""
+        previous = self.by_address.get(address)
+        if previous is not None:
+            previous.addresses.pop(address, None)
+        self.by_address[address] = peer
+        flow = self.flows.get(address)
+        if flow is not None:
+            flow.authenticated = True
+
+    def disown(self, address: Address) -> None:
+        """Forget an address; a TCP connection from there is hung up."""
+        self.by_address.pop(address, None)
+        flow = self.flows.get(address)
+        if flow is not None:
+            flow.close()
+
+    def forget(self, peer: PeerTransport, ending: list[asyncio.Future[None]]) -> None:
+        """A peer is closed; `ending` are its tasks that are being cancelled."""
+        self.peers.discard(peer)
+        for address in list(peer.addresses):
+            self.disown(address)
+        for task in ending:
+            self.ending.add(task)
+            task.add_done_callback(self.ending.discard)

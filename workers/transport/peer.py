@@ -1,0 +1,234 @@
+"""One viewer's connection: its credentials, its addresses, its DTLS handshake and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import string
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+from broadcaster.errors import OfferError
+from workers.transport import records
+from workers.transport.aiortc_compat import FINGERPRINT_ALGORITHMS, DtlsServer, SrtpKeys
+from workers.transport.path import Address, Path
+
+if TYPE_CHECKING:
+    from workers.transport.mux import Mux
+    from workers.transport.stun import BindingRequest
+
+_logger = logging.getLogger(__name__)
+
+_ICE_CHARACTERS = string.ascii_letters + string.digits + "+/"
+_UFRAG_LENGTH = 8
+_PASSWORD_LENGTH = 24
+"""RFC 8445, section 5.3 wants 128 bits at least: 24 characters of 6 bits have 144."""
+_TCP_GRACE = 5.0
+"""Seconds that a viewer has to come back when the TCP connection in use was hung up."""
+
+State = Literal["new", "checking", "connecting", "connected", "closed"]
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ICE_CHARACTERS) for _ in range(length))
+
+
+class PeerTransport:
+    """A viewer on the worker's port, from the answer to the end. Made by `Endpoint.accept`.
+
+    `state`: new (no authentic check yet), checking (the viewer's address is known), connecting (DTLS), connected,
+    closed.
+    """
+
+    __slots__ = (
+        "_dtls",
+        "_handshake",
+        "_mux",
+        "_nomination",
+        "_on_closed",
+        "_on_connected",
+        "_on_rtcp",
+        "_passwords",
+        "_remote_fingerprint",
+        "_seen",
+        "addresses",
+        "deadline",
+        "password",
+        "path",
+        "state",
+        "ufrag",
+    )
+
+    def __init__(
+        self,
+        mux: Mux,
+        remote_fingerprint: tuple[str, str],
+        on_connected: Callable[[SrtpKeys], None],
+        on_rtcp: Callable[[bytes], None],
+        on_closed: Callable[[str], None],
+    ) -> None:
+        algorithm = remote_fingerprint[0].lower()
+        if algorithm not in FINGERPRINT_ALGORITHMS:
+            known = ", ".join(sorted(FINGERPRINT_ALGORITHMS))
+            raise OfferError(f"a=fingerprint uses {algorithm}: offer one of {known}")
+        self._mux = mux
+        self._remote_fingerprint = (algorithm, remote_fingerprint[1])
+        self._on_connected = on_connected
+        self._on_rtcp = on_rtcp
+        self._on_closed = on_closed
+        self._dtls: DtlsServer | None = None
+        self._handshake: asyncio.Task[None] | None = None
+        self._nomination = -1
+        self._passwords: dict[bytes, bytes] = {}
+        self._seen: deque[bytes] = deque(maxlen=mux.settings.remembered_checks)
+        self.addresses: dict[Address, None] = {}
+        """Where authentic checks came from, the oldest first."""
+        self.path: Path | None = None
+        self.state: State = "new"
+        self.ufrag = ""
+        self.password = ""
+        self.restart()
+        self.deadline = _now() + mux.settings.connect_timeout
+
+    def restart(self) -> tuple[str, str]:
+        """An ICE restart (RFC 8445, section 9): a new (ufrag, password).
+
+        The pair before stays valid until the first check with the new one.
+        """
+        for ufrag in list(self._passwords)[:-1]:
+            self._forget_ufrag(ufrag)
+        self.ufrag, self.password = _random(_UFRAG_LENGTH), _random(_PASSWORD_LENGTH)
+        ufrag = self.ufrag.encode()
+        self._passwords[ufrag] = self.password.encode()
+        self._mux.by_ufrag[ufrag] = self
+        return self.ufrag, self.password
+
+    def alive(self) -> None:
+        """Something authentic came from the viewer (RTCP that decrypts): it still wants what we send."""
+        self.deadline = max(self.deadline, _now() + self._mux.settings.consent_timeout)
+
+    def close(self, reason: str = "closed") -> None:
+        """End the connection: DTLS close_notify, then `on_closed(reason)`. Later calls do nothing."""
+        if self.state == "closed":
+            return
+        self.state = "closed"
+        ending: list[asyncio.Future[None]] = []
+        if self._handshake is not None and not self._handshake.done():
+            self._handshake.cancel()
+            ending.append(self._handshake)
+        if self._dtls is not None:
+            pump = self._dtls.shutdown()
+            if pump is not None:
+                ending.append(pump)
+            self._dtls = None
+        for ufrag in list(self._passwords):
+            self._forget_ufrag(ufrag)
+        self._mux.forget(self, ending)
+        try:
+            self._on_closed(reason)
+        except Exception:
+            _logger.exception("the end of a viewer's connection could not be handled")
+
+    # What follows is called by the mux.
+
+    def password_of(self, ufrag: bytes) -> bytes:
+        return self._passwords[ufrag]
+
+    def has_seen(self, transaction: bytes) -> bool:
+        return transaction in self._seen
+
+    def is_at(self, path: Path) -> bool:
+        """Whether this peer is reached at the address of `path` at the moment."""
+        return self.path is not None and self.path.address == path.address
+
+    def checked(self, request: BindingRequest, path: Path) -> None:
+        """An authentic check came in over `path`."""
+        settings = self._mux.settings
+        self._seen.append(request.transaction)
+        if len(self._passwords) > 1 and request.ufrag == self.ufrag.encode():
+            for ufrag in [ufrag for ufrag in self._passwords if ufrag != request.ufrag]:
+                self._forget_ufrag(ufrag)
+            self._nomination = -1
+        if self.state == "connected":
+            self.deadline = _now() + settings.consent_timeout
+        if path.address not in self.addresses:
+            self._learn(path.address)
+        if self.path is None or (request.use_candidate and request.nomination >= self._nomination):
+            self._nomination = max(self._nomination, request.nomination)
+            if not path.is_same(self.path):
+                self.path = path
+        if self.state == "new":
+            self.state = "checking"
+
+    def records(self, data: bytes) -> None:
+        """DTLS from an address that is ours."""
+        data = records.permitted(data, established=self.state == "connected")
+        if not data:
+            self._mux.statistics.dtls_dropped += 1
+            return
+        if self._dtls is None:
+            self._dtls = DtlsServer(
+                self._mux.certificate, self._send, self._said_goodbye, queue=self._mux.settings.handshake_queue
+            )
+            self._handshake = asyncio.get_running_loop().create_task(self._connect(self._dtls))
+            self.state = "connecting"
+        if not self._dtls.feed(data):
+            self._mux.statistics.dtls_dropped += 1
+
+    def media(self, data: bytes) -> None:
+        """SRTP or SRTCP from an address that is ours; a viewer sends RTCP only (told apart as in RFC 5761)."""
+        if self.state == "connected" and len(data) > 1 and 192 <= data[1] <= 223:
+            self._on_rtcp(data)
+        else:
+            self._mux.statistics.media_dropped += 1
+
+    def path_lost(self, path: Path) -> None:
+        """A TCP connection was hung up. A viewer that is still there opens another one soon."""
+        self.addresses.pop(path.address, None)
+        self._mux.disown(path.address)
+        if path.is_same(self.path):
+            self.path = None
+            self.deadline = min(self.deadline, _now() + _TCP_GRACE)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.close("timeout" if self.state == "connected" else "failed")
+
+    async def _connect(self, dtls: DtlsServer) -> None:
+        try:
+            keys = await dtls.handshake(*self._remote_fingerprint)
+            if keys is None:
+                self.close("failed")
+                return
+            self.state = "connected"
+            self.alive()
+            self._on_connected(keys)
+        except Exception:
+            _logger.exception("a viewer's connection failed")
+            self.close("failed")
+        finally:
+            self._handshake = None
+
+    def _said_goodbye(self) -> None:
+        self.close("closed")
+
+    def _send(self, data: bytes) -> bool:
+        return self.path is not None and self.path.send(data)
+
+    def _learn(self, address: Address) -> None:
+        if len(self.addresses) >= self._mux.settings.addresses_per_peer:
+            oldest = next(one for one in self.addresses if self.path is None or one != self.path.address)
+            del self.addresses[oldest]
+            self._mux.disown(oldest)
+        self._mux.own(address, self)
+        self.addresses[address] = None
+
+    def _forget_ufrag(self, ufrag: bytes) -> None:
+        del self._passwords[ufrag]
+        del self._mux.by_ufrag[ufrag]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
