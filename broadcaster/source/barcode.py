@@ -55,7 +55,9 @@ def cell_bits(barcode: Barcode) -> npt.NDArray[np.bool_]:
     """The cells of `barcode`, shape (3, 32); True is white."""
     index, captured = barcode.index & 0xFFFFFFFF, barcode.captured_ms & 0xFFFFFFFFFFFF
     rows = (index, _SYNC << 28 | _check(index, captured) << 16 | captured >> 32, captured & 0xFFFFFFFF)
-    return (np.array(rows, dtype=np.int64)[:, None] & _BIT_VALUES) != 0
+    words: npt.NDArray[np.int64] = np.array(rows, dtype=np.int64)
+    bits: npt.NDArray[np.bool_] = (words[:, None] & _BIT_VALUES) != 0
+    return bits
 
 
 def column_edges(width: int) -> list[int]:

@@ -65,7 +65,7 @@ class Canvas:
         self.v[half] = source.v[half]
 
     def blend(self, coverage: Coverage, left: int, top: int, colour: Colour) -> None:
-        """Paint `colour` through `coverage` (0 to 1, shape (height, width)) at an even place; what sticks out is cut."""
+        """Paint `colour` through `coverage` (0 to 1, shape (height, width)) at an even place, cut at the edges."""
         height = min(coverage.shape[0], self.height - top) & ~1
         width = min(coverage.shape[1], self.width - left) & ~1
         if height <= 0 or width <= 0:
@@ -76,6 +76,12 @@ class Canvas:
         place = np.s_[top // 2 : (top + height) // 2, left // 2 : (left + width) // 2]
         _mix(self.u[place], half, colour.u)
         _mix(self.v[place], half, colour.v)
+
+
+def plane(frame: av.VideoFrame, index: int) -> Plane:
+    """Plane `index` (Y, U, V) of a yuv420p frame as an array, shape (height, width), without copying."""
+    source = frame.planes[index]
+    return np.frombuffer(memoryview(source), np.uint8).reshape(-1, source.line_size)[: source.height, : source.width]
 
 
 def _mix(plane: Plane, coverage: Coverage, value: int) -> None:

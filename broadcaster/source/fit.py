@@ -7,7 +7,7 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
-from broadcaster.source.canvas import BLACK, Canvas
+from broadcaster.source.canvas import BLACK, Canvas, plane
 
 
 def upright_size(frame: av.VideoFrame, pixel_aspect: float) -> tuple[int, int]:
@@ -51,10 +51,8 @@ class Fitter:
         left, top = (self.width - width) // 2 & ~1, (self.height - height) // 2 & ~1
         for index, target in enumerate((canvas.y, canvas.u, canvas.v)):
             share = 1 if index == 0 else 2
-            plane = frame.planes[index]
-            pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
             x, y = left // share, top // share
-            target[y : y + height // share, x : x + width // share] = np.rot90(pixels, turns)
+            target[y : y + height // share, x : x + width // share] = np.rot90(plane(frame, index), turns)
         return canvas.frame()
 
 

@@ -43,20 +43,24 @@ def fitting_scale(text: str, width: int, height: int) -> int:
 def glyph(letter: str, scale: int) -> Coverage:
     """Coverage (0 to 1) of `letter`, shape (7 * scale, 5 * scale). Lower case is shown as upper case."""
     rows = _BITMAPS.get(letter.upper(), _BITMAPS["-"]).split()
-    dots = np.array([[int(row, 16) >> bit & 1 for bit in range(COLUMNS - 1, -1, -1)] for row in rows], np.float32)
+    dots: Coverage = np.array(
+        [[int(row, 16) >> bit & 1 for bit in range(COLUMNS - 1, -1, -1)] for row in rows], np.float32
+    )
     if scale == 1:
         return dots
     padded = np.pad(dots, 1)
     spread = _interpolation(ROWS, scale) @ padded @ _interpolation(COLUMNS, scale).T
     sharpness = np.float32(min(scale, 6) * 0.75)
-    return np.clip((spread - np.float32(0.42)) * sharpness + np.float32(0.5), 0, 1)
+    coverage: Coverage = np.clip((spread - np.float32(0.42)) * sharpness + np.float32(0.5), 0, 1)
+    return coverage
 
 
 def _interpolation(dots: int, scale: int) -> Coverage:
     """Weights, shape (dots * scale, dots + 2), that turn padded dots into pixels by linear interpolation."""
     positions = (np.arange(dots * scale) + 0.5) / scale + 0.5
     distance = np.abs(positions[:, None] - np.arange(dots + 2)[None, :])
-    return np.clip(1 - distance, 0, 1).astype(np.float32)
+    weights: Coverage = np.clip(1 - distance, 0, 1).astype(np.float32)
+    return weights
 
 
 def line(text: str, scale: int) -> Coverage:

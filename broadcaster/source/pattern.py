@@ -6,6 +6,7 @@ Drawn in YUV. What stands still is drawn once; for each picture only what moved 
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -37,9 +38,9 @@ class TestPattern:
         self.height = height
         self._still = _background(name, width, height, fps)
         self._now = self._still.copy()
-        self._clock = _Readout(self._now, 0.5, 0.235, 0.88, 0.18, "00:00:00.00", WHITE)
-        self._date = _Readout(self._now, 0.27, 0.46, 0.42, 0.06, "0000-00-00", _QUIET)
-        self._counter = _Readout(self._now, 0.73, 0.46, 0.42, 0.06, "FRAME 00000000", _QUIET)
+        self._clock = _Readout(self._now, "00:00:00.00", WHITE, centre=0.5, top=0.235, width=0.88, height=0.18)
+        self._date = _Readout(self._now, "0000-00-00", _QUIET, centre=0.27, top=0.46, width=0.42, height=0.06)
+        self._counter = _Readout(self._now, "FRAME 00000000", _QUIET, centre=0.73, top=0.46, width=0.42, height=0.06)
         self._strip = _Strip(width, height)
         self._radar = _Radar(width, height)
         self._ball = _Ball(width, height)
@@ -67,7 +68,7 @@ class TestPattern:
         left, *_ = barcode.column_edges(self.width)
         edges = barcode.row_edges(self.height)
         cells = np.where(barcode.cell_bits(content), np.uint8(WHITE.y), np.uint8(BLACK.y))
-        for row, (top, bottom) in enumerate(zip(edges, edges[1:], strict=False)):
+        for row, (top, bottom) in enumerate(pairwise(edges)):
             pixels = np.repeat(cells[row], self._columns)
             self._now.y[top:bottom, left : left + pixels.size] = pixels
 
@@ -102,7 +103,15 @@ class _Readout:
     """A line of text on a panel; letters that did not change are not painted again."""
 
     def __init__(
-        self, canvas: Canvas, centre: float, top: float, width: float, height: float, sample: str, colour: Colour
+        self,
+        canvas: Canvas,
+        sample: str,
+        colour: Colour,
+        *,
+        centre: float,
+        top: float,
+        width: float,
+        height: float,
     ) -> None:
         room_x, room_y = _even(canvas.width * width), _even(canvas.height * height)
         self._scale = glyphs.fitting_scale(sample, _even(room_x * 0.95), _even(room_y * 0.8))

@@ -28,7 +28,10 @@ class Outlet(Protocol):
     """What a feed is given to deliver to."""
 
     stopped: threading.Event
-    next_index: int
+
+    @property
+    def next_index(self) -> int:
+        """The index of the next picture."""
 
     def publish(self, frame: av.VideoFrame, captured: float) -> None:
         """Hand `frame`, captured at the wall time `captured`, to every reader."""
