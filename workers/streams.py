@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from broadcaster.adaptation.levels import Level
 from broadcaster.errors import LinkError, StreamNotLiveError
 from broadcaster.link import LinkClient, RungDemand
 from broadcaster.stream import EncodedFrame, StreamDescription
-from workers.forward import Forwarder
+from workers.forward import Fanout, Forwarder
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,9 @@ class FeedSettings:
 class Feed:
     """Frames of one stream for all its viewers in this worker."""
 
-    def __init__(self, stream: str, locate: Locate, *, on_description: Callable[[StreamDescription], None]) -> None:
+    def __init__(
+        self, stream: str, locate: Locate, fanout: Fanout, *, on_description: Callable[[StreamDescription], None]
+    ) -> None:
         self.stream = stream
         self._on_description = on_description
         self.link = LinkClient(
@@ -39,9 +42,11 @@ class Feed:
             on_frame=self._frame,
             on_down=self._down,
         )
-        self.forwarder = Forwarder(request_keyframe=self.link.request_keyframe, on_demand=self.demand_changed)
+        self.forwarder = Forwarder(fanout, self.link.request_keyframe, self._demand_changed)
+        self._epoch = 0
+        self._nominal: dict[str, int] = {}
         self._wanted_bitrate: dict[int, int] = {}
-        self._viewers: dict[int, int] = {}
+        self._viewers: Mapping[int, int] = {}
 
     def start(self) -> None:
         self.link.start()
@@ -56,10 +61,9 @@ class Feed:
         except LinkError:
             raise StreamNotLiveError(f"The stream {self.stream!r} has no live source; try again in a moment.") from None
 
-    def demand_changed(self, viewers: dict[int, int]) -> None:
-        """`viewers` counts the viewers of each rung in this worker."""
-        self._viewers = dict(viewers)
-        self._say()
+    def nominal_bitrate(self, rung: Level) -> int:
+        """What the rung of `rung` had when the broadcaster began, whatever its audience made of it since."""
+        return self._nominal.get(rung.name, rung.bitrate)
 
     def want_bitrate(self, rung: int, bitrate: int) -> None:
         """What the only viewer of `rung` could use; the broadcaster follows when no other viewer is on it."""
@@ -78,7 +82,15 @@ class Feed:
             }
         )
 
+    def _demand_changed(self, viewers: Mapping[int, int]) -> None:
+        self._viewers = viewers
+        self._say()
+
     def _described(self, description: StreamDescription) -> None:
+        if description.epoch != self._epoch:
+            self._epoch = description.epoch
+            self._nominal = {rung.name: rung.bitrate for rung in description.rungs}
+            self._wanted_bitrate.clear()
         self._on_description(description)
 
     def _frame(self, frame: EncodedFrame) -> None:
@@ -94,11 +106,13 @@ class Feeds:
     def __init__(
         self,
         locate: Locate,
+        fanout: Fanout,
         *,
         on_description: Callable[[StreamDescription], None],
         settings: FeedSettings | None = None,
     ) -> None:
         self._locate = locate
+        self._fanout = fanout
         self._on_description = on_description
         self._settings = settings or FeedSettings()
         self._feeds: dict[str, Feed] = {}
@@ -110,7 +124,7 @@ class Feeds:
         """The feed of `stream`, counted as used until `release`; StreamNotLiveError when there is none."""
         feed = self._feeds.get(stream)
         if feed is None:
-            feed = self._feeds[stream] = Feed(stream, self._locate, on_description=self._on_description)
+            feed = self._feeds[stream] = Feed(stream, self._locate, self._fanout, on_description=self._on_description)
             feed.start()
         self._users[stream] = self._users.get(stream, 0) + 1
         if timer := self._closing.pop(stream, None):

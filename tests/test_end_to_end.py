@@ -1,0 +1,283 @@
+"""The whole of it: real processes, a real Redis, real browsers, stock aiortc."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import redis.asyncio as redis
+
+from broadcaster.source.barcode import read_barcode
+from tests.browsers import chromium, firefox, playback, read_picture
+from tests.lossy_relay import Impairment, LossyRelay, through
+from tests.topology import Topology
+from tests.viewer import AiortcViewer
+
+SDP = {"Content-Type": "application/sdp"}
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+
+
+class Events:
+    """What is published from here on, decoded as a subscriber would."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(url)
+        self._pubsub = self._redis.pubsub()
+
+    async def open(self) -> None:
+        await self._pubsub.psubscribe("beamcast:v1:events:*")
+        await self._pubsub.get_message(timeout=5)
+
+    async def until(self, type: str, timeout: float, **data: Any) -> dict[str, Any]:  # noqa: A002
+        """The next event of this type whose data has these values."""
+        async with asyncio.timeout(timeout):
+            while True:
+                message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=timeout)
+                if message is None:
+                    continue
+                event = msgpack.unpackb(message["data"])
+                if event["type"] == type and all(event["data"].get(name) == value for name, value in data.items()):
+                    assert isinstance(event, dict)
+                    return event
+
+    async def close(self) -> None:
+        await self._pubsub.aclose()
+        await self._redis.aclose()
+
+
+@asynccontextmanager
+async def events(beamcast: Topology) -> AsyncIterator[Events]:
+    subscriber = Events(beamcast.redis.url)
+    await subscriber.open()
+    try:
+        yield subscriber
+    finally:
+        await subscriber.close()
+
+
+async def until_playing(page: Any, timeout: float = 15, *, beyond: int = 0) -> int:
+    """Wait until the picture on the page shows a frame after `beyond`; the frame's number."""
+    async with asyncio.timeout(timeout):
+        while True:
+            picture = await read_picture(page)
+            if picture is not None and picture["frame"] > beyond:
+                return int(picture["frame"])
+            await asyncio.sleep(0.05)
+
+
+async def through_relay(page: Any, relays: list[LossyRelay], impairment: Impairment) -> None:
+    """Send the media of every session that this page makes through a relay of its own."""
+
+    async def post(route: Any) -> None:
+        response = await route.fetch()
+        sdp = await response.text()
+        if route.request.method != "POST" or response.status != 201:
+            await route.fulfill(response=response)
+            return
+        found = re.search(r"a=candidate:\S+ 1 udp \d+ 127\.0\.0\.1 (\d+)", sdp)
+        assert found, sdp
+        relay = LossyRelay(target=("127.0.0.1", int(found[1])), seed=11, impairment=impairment)
+        await relay.__aenter__()
+        relays.append(relay)
+        await route.fulfill(response=response, body=through(sdp, relay.port))
+
+    await page.route("**/whep/**", post)
+
+
+@pytest.mark.browser
+async def test_chromium_plays_without_a_freeze(tmp_path: Path) -> None:
+    async with (
+        Topology(tmp_path, workers=2, gateways=2) as beamcast,
+        chromium() as browser,
+        events(beamcast) as published,
+    ):
+        page = await browser.new_page()
+        await page.goto(f"{beamcast.urls[1]}/watch/main")
+        await until_playing(page)
+        joined = await published.until("joined", 5)
+        await published.until("connected", 5)
+        await asyncio.sleep(6)  # the viewer climbs to its level
+        before, first = await playback(page), await read_picture(page)
+        await asyncio.sleep(10)
+        after, last = await playback(page), await read_picture(page)
+        assert after["freezeCount"] == before["freezeCount"]
+        assert after["framesDecoded"] - before["framesDecoded"] >= 280
+        assert 280 <= last["frame"] - first["frame"] <= 330
+        assert (after["frameWidth"], after["frameHeight"]) in {(1280, 720), (640, 360)}
+
+        viewers = (await beamcast.get("/api/viewers?stream=main", gateway=0))["viewers"]
+        assert [viewer["id"] for viewer in viewers] == [joined["viewer"]]
+        assert viewers[0]["state"] == "connected"
+        assert viewers[0]["fps"] == 30
+        await page.close()
+        left = await published.until("left", 20)
+        assert left["data"]["reason"] in {"deleted", "closed"}
+
+
+@pytest.mark.browser
+async def test_firefox_plays(tmp_path: Path) -> None:
+    async with Topology(tmp_path) as beamcast, firefox() as page:
+        await page.goto(f"{beamcast.url}/watch/main")
+        first = await until_playing(page, 30)
+        await until_playing(page, 15, beyond=first + 90)
+        before = await playback(page)
+        await asyncio.sleep(5)
+        after = await playback(page)
+        assert after["framesDecoded"] - before["framesDecoded"] >= 130
+
+
+@pytest.mark.browser
+async def test_loss_lowers_the_frame_rate_and_recovery_raises_it(tmp_path: Path) -> None:
+    relays: list[LossyRelay] = []
+    async with Topology(tmp_path) as beamcast, chromium() as browser, events(beamcast) as published:
+        page = await browser.new_page()
+        await through_relay(page, relays, Impairment())
+        await page.goto(f"{beamcast.url}/watch/main")
+        await until_playing(page)
+        await published.until("connected", 5)
+        await asyncio.sleep(3)
+        try:
+            relays[0].impairment = Impairment(loss_down=0.08)
+            lost_at = time.monotonic()
+            lowered = await published.until("adaptation", 6, rule="loss-high")
+            assert time.monotonic() - lost_at < 6
+            assert lowered["data"]["to"]["fps"] < lowered["data"]["from"]["fps"]
+            assert lowered["data"]["inputs"]["packet_loss"] > 0.05
+            assert lowered["data"]["thresholds"]["packet_loss"] == 0.05
+            assert {"rtt", "estimate"} <= set(lowered["data"]["inputs"])
+
+            relays[0].impairment = Impairment()
+            raised = await published.until("adaptation", 30, rule="loss-low")
+            assert raised["data"]["to"]["fps"] > raised["data"]["from"]["fps"]
+        finally:
+            for relay in relays:
+                await relay.__aexit__(None, None, None)
+
+
+@pytest.mark.browser
+async def test_a_killed_worker_costs_less_than_five_seconds(tmp_path: Path) -> None:
+    async with (
+        Topology(tmp_path, workers=2) as beamcast,
+        chromium() as browser,
+        events(beamcast) as published,
+    ):
+        page = await browser.new_page()
+        await page.goto(f"{beamcast.url}/watch/main")
+        await until_playing(page)
+        joined = await published.until("joined", 5)
+        victim = joined["data"]["worker"]
+        beamcast.workers[victim].kill()
+        killed_at = time.monotonic()
+        again = await published.until("joined", 5)
+        assert again["data"]["worker"] != victim
+        shown = await read_picture(page)
+        await until_playing(page, 5, beyond=(shown or {"frame": 0})["frame"])
+        assert time.monotonic() - killed_at < 5
+        lost = await published.until("lost", 10)
+        assert lost["data"]["worker"] == victim
+
+
+async def test_an_aiortc_viewer_plays(tmp_path: Path) -> None:
+    async with Topology(tmp_path) as beamcast, AiortcViewer(beamcast.http, beamcast.url, "main") as viewer:
+        await viewer.until(60)
+        assert viewer.last is not None
+        picture = read_barcode(viewer.last.to_ndarray(format="gray"))
+        assert picture is not None
+        await viewer.until(len(viewer.frames) + 60)
+        again = read_barcode(viewer.last.to_ndarray(format="gray"))
+        assert again is not None
+        assert 50 <= again.frame - picture.frame <= 75
+        steps = np.diff([pts for _, _, pts in viewer.frames])
+        assert (steps > 0).all()
+
+
+async def test_any_gateway_ends_any_session(tmp_path: Path) -> None:
+    async with (
+        Topology(tmp_path, gateways=2) as beamcast,
+        events(beamcast) as published,
+        AiortcViewer(beamcast.http, beamcast.urls[0], "main") as viewer,
+    ):
+        await viewer.until(5)
+        async with beamcast.http.delete(f"{beamcast.urls[1]}{viewer.location}") as response:
+            assert response.status == 200
+        left = await published.until("left", 5)
+        assert left["data"]["reason"] == "deleted"
+        async with beamcast.http.delete(f"{beamcast.urls[0]}{viewer.location}") as response:
+            assert response.status == 404
+            assert response.content_type == "application/problem+json"
+
+
+async def test_viewers_spread_over_workers(tmp_path: Path) -> None:
+    async with (
+        Topology(tmp_path, workers=2) as beamcast,
+        AiortcViewer(beamcast.http, beamcast.url, "main") as one,
+        AiortcViewer(beamcast.http, beamcast.url, "main") as other,
+    ):
+        await asyncio.gather(one.until(5), other.until(5))
+        viewers = (await beamcast.get("/api/viewers"))["viewers"]
+        assert sorted(viewer["worker"] for viewer in viewers) == ["worker-1", "worker-2"]
+
+
+async def test_a_redis_outage_stops_no_picture(tmp_path: Path) -> None:
+    async with Topology(tmp_path) as beamcast, AiortcViewer(beamcast.http, beamcast.url, "main") as viewer:
+        await viewer.until(30)
+        await asyncio.to_thread(beamcast.redis.stop)
+        await viewer.until(len(viewer.frames) + 240)
+        async with beamcast.http.post(f"{beamcast.url}/whep/main", data="v=0", headers=SDP) as response:
+            assert response.status == 503
+            assert "Retry-After" in response.headers
+        await asyncio.to_thread(beamcast.redis.start)
+        async with asyncio.timeout(20):
+            while not (await beamcast.get("/api/workers")).get("workers"):
+                await asyncio.sleep(0.2)
+            while not (await beamcast.get("/api/streams")).get("streams"):
+                await asyncio.sleep(0.2)
+        await viewer.until(len(viewer.frames) + 30)
+        async with AiortcViewer(beamcast.http, beamcast.url, "main") as late:
+            await late.until(10)
+
+
+async def test_a_drained_worker_sends_its_viewers_away(tmp_path: Path) -> None:
+    async with (
+        Topology(tmp_path, workers=2, worker_arguments=("--drain", "2")) as beamcast,
+        events(beamcast) as published,
+        AiortcViewer(beamcast.http, beamcast.url, "main") as viewer,
+    ):
+        await viewer.until(5)
+        joined = (await beamcast.get("/api/viewers"))["viewers"][0]["worker"]
+        beamcast.workers[joined].terminate()
+        assert (await published.until("draining", 5))["data"]["worker"] == joined
+        assert (await published.until("left", 10))["data"]["reason"] == "stopped"
+        process = beamcast.workers[joined].process
+        assert process is not None
+        async with asyncio.timeout(10):
+            assert await process.wait() == 0
+        assert [worker["id"] for worker in (await beamcast.get("/api/workers"))["workers"]] != [joined]
+
+
+async def test_bad_offers_get_a_problem_that_says_why(tmp_path: Path) -> None:
+    cases = [
+        ("v=0", "text/plain", 415),
+        ("", "application/sdp", 422),
+        ("v=0\r\nthis is no sdp", "application/sdp", 422),
+        ("x" * 200_000, "application/sdp", 413),
+    ]
+    async with Topology(tmp_path) as beamcast:
+        for body, content_type, status in cases:
+            headers = {"Content-Type": content_type}
+            async with beamcast.http.post(f"{beamcast.url}/whep/main", data=body, headers=headers) as response:
+                assert response.status == status
+                assert response.content_type == "application/problem+json"
+                problem = json.loads(await response.text())
+            assert problem["status"] == status
+            assert problem["title"]

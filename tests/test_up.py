@@ -1,0 +1,167 @@
+"""The command `beamcast` as a person meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.topology import free_port
+from tests.viewer import AiortcViewer
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
+
+BEAMCAST = [sys.executable, "-m", "broadcaster"]
+
+
+def beamcast(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BEAMCAST, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+        env={**os.environ, **environment},
+    )
+
+
+@asynccontextmanager
+async def running_up(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """`beamcast up`, and the URL that it printed."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *BEAMCAST, "up", "--port", str(port), *arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            line = (await process.stdout.readline()).decode()
+        assert f"http://127.0.0.1:{port}/" in line
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(15):
+                await process.wait()
+
+
+def family(pid: int) -> set[int]:
+    """The process ids of all that `pid` started, from /proc."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+    found, waiting = set(), [pid]
+    while waiting:
+        parent = waiting.pop()
+        children = [child for child, of in parents.items() if of == parent]
+        found.update(children)
+        waiting += children
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+
+
+async def test_up_plays_and_leaves_nothing_running() -> None:
+    async with running_up("--workers", "2", "--stream", "demo", "--udp-ports", "0") as (process, url):
+        async with aiohttp.ClientSession() as http, AiortcViewer(http, url, "demo") as viewer:
+            await viewer.until(10)
+        children = family(process.pid)
+        assert len(children) >= 5
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(15):
+            await process.wait()
+    assert not alive(children)
+
+
+async def test_a_killed_supervisor_takes_its_children_along() -> None:
+    async with running_up("--workers", "1", "--udp-ports", "0") as (process, _):
+        children = family(process.pid)
+        process.kill()
+        await process.wait()
+        async with asyncio.timeout(15):
+            while alive(children):
+                await asyncio.sleep(0.1)
+
+
+async def test_an_ended_worker_is_started_again() -> None:
+    async with running_up("--workers", "1", "--udp-ports", "0") as (_, url), aiohttp.ClientSession() as http:
+
+        async def worker() -> int:
+            async with http.get(f"{url}/api/workers") as response:
+                workers = (await response.json())["workers"]
+                return int(workers[0]["pid"]) if workers else 0
+
+        first = await worker()
+        os.kill(first, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while await worker() in {0, first}:
+                await asyncio.sleep(0.1)
+        async with AiortcViewer(http, url, "main") as viewer:
+            await viewer.until(5)
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = beamcast("up", "--port", str(taken.getsockname()[1]))
+    assert result.returncode == 2
+    assert "--port" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_redis_that_does_not_answer_is_one_clear_line() -> None:
+    for command in (["worker"], ["gateway", "--port", "0"], ["broadcast", "pattern", "--stream", "x"], ["events"]):
+        result = beamcast(*command, "--redis-url", f"redis://127.0.0.1:{free_port()}")
+        assert result.returncode == 1, command
+        assert "does not answer" in result.stderr, command
+        assert len(result.stderr.strip().splitlines()) == 1, (command, result.stderr)
+
+
+def test_a_source_that_cannot_be_opened_is_one_clear_line() -> None:
+    result = beamcast("broadcast", "/nowhere/film.mp4", "--stream", "main")
+    assert result.returncode == 1
+    assert "/nowhere/film.mp4" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (["fly"], {}, "fly"),
+        (["up", "--port", "99999"], {}, "99999"),
+        (["up", "--workers", "0"], {}, "above zero"),
+        (["up", "--stream", "Ünicode!"], {}, "cannot name a stream"),
+        (["up", "--udp-ports", "5-1"], {}, "FIRST-LAST"),
+        (["up", "--redis-url", "http://x"], {}, "redis://"),
+        (["up", "--nonsense"], {}, "--nonsense"),
+        (["worker"], {"BEAMCAST_UDP_PORTS": "many"}, "BEAMCAST_UDP_PORTS"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(arguments: list[str], environment: dict[str, str], says: str) -> None:
+    result = beamcast(*arguments, **environment)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_help_and_version() -> None:
+    assert "broadcast SOURCE" in beamcast("--help").stdout
+    assert beamcast("--version").stdout.startswith("beamcast ")
+    for command in ("up", "broadcast", "worker", "gateway", "events", "status"):
+        result = beamcast(command, "--help")
+        assert result.returncode == 0, result.stderr
+        assert "BEAMCAST_" in result.stdout

@@ -1,0 +1,346 @@
+"""Viewer: one connected player, from its offer to its end; its connection, its track and its adaptation."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc.stats import RTCOutboundRtpStreamStats, RTCRemoteInboundRtpStreamStats, RTCStatsReport
+from pyee.asyncio import AsyncIOEventEmitter
+
+from broadcaster.adaptation.adapter import DEFAULT_SETTINGS, AdaptationSettings, ViewerAdapter
+from broadcaster.adaptation.decision import Decision, State
+from broadcaster.adaptation.levels import Level
+from broadcaster.adaptation.samples import Sample
+from broadcaster.bus import Bus
+from broadcaster.bus.messages import Adaptation, Connected, Left, Operating, PatchResult, Stats, ViewerStatus
+from broadcaster.errors import PreconditionFailedError, PreconditionRequiredError
+from broadcaster.stream import RTP_CLOCK, StreamDescription
+from broadcaster.track import AdaptiveVideoTrack
+from workers import sdp
+from workers.forward import Outlet, OutletParameters, WallClock
+from workers.streams import Feed
+from workers.transport import Candidate, Endpoint, SrtpKeys
+
+
+@dataclass(frozen=True)
+class ViewerSettings:
+    start_bitrate: int = 1_000_000
+    """A viewer starts on the best rung of at most so many bits per second."""
+    encoder_least: float = 0.5
+    encoder_most: float = 1.5
+    """How far a rung's encoder may follow its only viewer, as shares of the rung's own bitrate."""
+    encoder_margin: float = 0.85
+    """The share of the estimate that the only viewer of a rung asks of its encoder."""
+    adaptation: AdaptationSettings = DEFAULT_SETTINGS
+
+
+DEFAULT_VIEWER_SETTINGS = ViewerSettings()
+
+class Viewer(AsyncIOEventEmitter):
+    """One player of one stream.
+
+    It offers what AdaptiveStreamingServer and QualityMonitor read of an RTCPeerConnection (`connectionState`,
+    `getStats()`, `getSenders()` and the event "connectionstatechange"), so the library's classes watch it like any
+    other.
+    """
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        offer: sdp.Offer,
+        feed: Feed,
+        description: StreamDescription,
+        endpoint: Endpoint,
+        bus: Bus,
+        *,
+        worker: str,
+        clock: WallClock,
+        started: float,
+        on_left: Callable[[Viewer], None],
+        settings: ViewerSettings,
+    ) -> None:
+        super().__init__()
+        self.id = id
+        self.stream = feed.stream
+        self.since = time.time()
+        self._worker = worker
+        self._offer = offer
+        self._feed = feed
+        self._endpoint = endpoint
+        self._bus = bus
+        self._clock = clock
+        self._started = started
+        self._on_left = on_left
+        self._settings = settings
+        self._outlet: Outlet | None = None
+        self._session_id = secrets.randbits(62)
+        self._ssrc, self._rtx_ssrc = (secrets.randbits(31) << 1 | bit for bit in (0, 1))
+        self._sent = (started, 0)
+        self._bitrate: int | None = None
+        self._loss: float | None = None
+        self._counted = (0, 0)
+        start = starting_level(description.levels(), settings.start_bitrate)
+        self.adapter = ViewerAdapter(description.levels(), start, settings.adaptation)
+        self.track = AdaptiveVideoTrack()
+        self.track.follow(description, start)
+        self._peer = endpoint.accept(
+            remote_fingerprint=offer.fingerprints[0],
+            on_connected=self._connected,
+            on_rtcp=self._receive_rtcp,
+            on_closed=self._closed,
+        )
+
+    # --- signalling ----------------------------------------------------------------------------------------------
+
+    @property
+    def etag(self) -> str:
+        """Names the ICE session: it changes with a restart (RFC 9725 section 4.3.1)."""
+        return hashlib.blake2s(self._peer.ufrag.encode(), digest_size=8).hexdigest()
+
+    def answer(self, candidates: Sequence[Candidate]) -> str:
+        """The SDP answer, complete: this side trickles nothing."""
+        return sdp.answer(
+            self._offer,
+            ufrag=self._peer.ufrag,
+            password=self._peer.password,
+            fingerprint=self._endpoint.fingerprint,
+            candidates=[str(candidate) for candidate in candidates],
+            ssrc=self._ssrc,
+            rtx_ssrc=self._rtx_ssrc,
+            cname=self.id,
+            session_id=self._session_id,
+        )
+
+    async def patch(self, if_match: str | None, text: str) -> PatchResult:
+        """Trickled candidates change nothing, for the player's checks tell where it is; credentials restart ICE.
+
+        Raises PreconditionRequiredError and PreconditionFailedError (RFC 9725 section 4.3).
+        """
+        fragment = sdp.parse_fragment(text)
+        restarts = fragment.ufrag is not None and fragment.ufrag != self._offer.ufrag
+        if restarts and if_match is None:
+            raise PreconditionRequiredError("Send the session's ETag, or *, as If-Match.")
+        if if_match not in {None, "*", self.etag}:
+            raise PreconditionFailedError("If-Match does not name the present ICE session; make a new session by POST.")
+        if not restarts:
+            return PatchResult(etag=self.etag)
+        ufrag, password = self._peer.restart()
+        candidates = [str(candidate) for candidate in await self._endpoint.candidates()]
+        answer = sdp.restart_fragment(self._offer, ufrag=ufrag, password=password, candidates=candidates)
+        return PatchResult(etag=self.etag, fragment=answer)
+
+    def close(self, reason: str) -> None:
+        """End the session; `reason` is told to subscribers. Later calls do nothing."""
+        self._peer.close(reason)
+
+    # --- the connection's life -----------------------------------------------------------------------------------
+
+    def _connected(self, keys: SrtpKeys) -> None:
+        path = self._peer.path
+        assert path is not None, "a connection without a path"
+        parameters = OutletParameters(
+            ssrc=self._ssrc,
+            rtx_ssrc=self._rtx_ssrc,
+            payload_type=self._offer.payload_type,
+            rtx_payload_type=self._offer.rtx_payload_type,
+            extensions=self._offer.extensions,
+            mid=self._offer.mid,
+            cname=self.id,
+        )
+        self._outlet = Outlet(parameters, keys, path, self._clock)
+        assert self.track.selector is not None
+        self._feed.forwarder.attach(self._outlet, self.track.selector)
+        elapsed = time.monotonic() - self._started
+        self._bus.publish("connected", Connected(elapsed=elapsed), stream=self.stream, viewer=self.id)
+        self.emit("connectionstatechange")
+
+    def _receive_rtcp(self, datagram: bytes) -> None:
+        outlet = self._outlet
+        if outlet is None:
+            return
+        if self._peer.path is not None:
+            outlet.path = self._peer.path
+        now = time.monotonic()
+        outlet.receive_rtcp(datagram, now)
+        if outlet.feedback.reported_at == now:
+            self._peer.alive()
+        if outlet.feedback.goodbye:
+            self.close("closed")
+
+    def _closed(self, reason: str) -> None:
+        if self._outlet is not None:
+            self._feed.forwarder.detach(self._outlet)
+        self.track.stop()
+        left = Left(reason=reason, duration=time.time() - self.since)
+        self._bus.publish("left", left, stream=self.stream, viewer=self.id)
+        self.emit("connectionstatechange")
+        self._on_left(self)
+
+    # --- adaptation ----------------------------------------------------------------------------------------------
+
+    def relevel(self, description: StreamDescription) -> None:
+        """The stream's ladder has changed."""
+        levels = description.levels()
+        self.adapter.relevel(levels)
+        self.track.follow(description, self.adapter.level)
+        if self._outlet is not None:
+            self._feed.forwarder.reselect(self._outlet)
+
+    def tick(self, now: float) -> None:
+        """Once a second: measure, decide, publish. `now` is monotonic seconds."""
+        outlet = self._outlet
+        if outlet is None or not outlet.packets:
+            return
+        sample = self._measure(outlet, now)
+        decision = self.adapter.update(now, sample)
+        if decision is not None:
+            self._apply(outlet, decision)
+        self._follow_with_encoder(sample)
+        self._publish_stats(outlet)
+
+    def _measure(self, outlet: Outlet, now: float) -> Sample:
+        before, octets = self._sent
+        total = outlet.octets + outlet.rtx_octets
+        if now > before:
+            self._bitrate = int((total - octets) * 8 / (now - before))
+        self._sent = (now, total)
+        feedback = outlet.feedback
+        expected, lost = feedback.packets_expected - self._counted[0], (feedback.packets_lost or 0) - self._counted[1]
+        if expected > 0:
+            self._loss = min(1.0, max(0.0, lost / expected))
+            self._counted = (feedback.packets_expected, feedback.packets_lost or 0)
+        return Sample(
+            packet_loss=self._loss,
+            rtt=feedback.rtt,
+            jitter=feedback.jitter,
+            estimate=feedback.remb,
+            sent_bitrate=self._bitrate,
+        )
+
+    def _apply(self, outlet: Outlet, decision: Decision) -> None:
+        self.track.set_level(self.adapter.level)
+        self._feed.forwarder.reselect(outlet)
+        event = Adaptation(
+            rule=decision.rule,
+            from_=_operating(decision.before),
+            to=_operating(decision.after),
+            inputs=dict(decision.inputs),
+            thresholds=dict(decision.thresholds),
+        )
+        self._bus.publish("adaptation", event, stream=self.stream, viewer=self.id)
+
+    def _follow_with_encoder(self, sample: Sample) -> None:
+        """Ask for the bitrate that this viewer's path carries; heard only where it is its rung's only viewer."""
+        if sample.estimate is None:
+            return
+        level = self.adapter.level
+        nominal = self._feed.nominal_bitrate(level)
+        settings = self._settings
+        most = nominal * (settings.encoder_most if level.rung > 0 else 1.0)
+        wanted = min(most, max(nominal * settings.encoder_least, settings.encoder_margin * sample.estimate))
+        self._feed.want_bitrate(level.rung, int(wanted))
+
+    # --- what others see -----------------------------------------------------------------------------------------
+
+    @property
+    def connectionState(self) -> str:  # noqa: N802
+        return {"checking": "connecting"}.get(self._peer.state, self._peer.state)
+
+    def getSenders(self) -> list[Any]:  # noqa: N802
+        """No RTCRtpSender: frames are encoded once for all, so there is no codec of this viewer's to configure."""
+        return []
+
+    async def getStats(self) -> RTCStatsReport:  # noqa: N802
+        """`outbound-rtp` and `remote-inbound-rtp` as aiortc's own connections give them (W3C webrtc-stats)."""
+        report = RTCStatsReport()
+        outlet = self._outlet
+        if outlet is None:
+            return report
+        common: dict[str, Any] = {
+            "timestamp": datetime.datetime.now(datetime.UTC),
+            "ssrc": self._ssrc,
+            "kind": "video",
+            "transportId": self.id,
+        }
+        report.add(
+            RTCOutboundRtpStreamStats(
+                **common,
+                type="outbound-rtp",
+                id=f"outbound-rtp_{self.id}",
+                packetsSent=outlet.packets,
+                bytesSent=outlet.octets,
+                trackId=self.track.id,
+            )
+        )
+        feedback = outlet.feedback
+        if feedback.packets_lost is not None:
+            report.add(
+                RTCRemoteInboundRtpStreamStats(
+                    **common,
+                    type="remote-inbound-rtp",
+                    id=f"remote-inbound-rtp_{self.id}",
+                    packetsReceived=feedback.packets_expected - feedback.packets_lost,
+                    packetsLost=feedback.packets_lost,
+                    jitter=int((feedback.jitter or 0.0) * RTP_CLOCK),
+                    roundTripTime=feedback.rtt,
+                    fractionLost=min(255, int((feedback.loss or 0.0) * 256)),
+                )
+            )
+        return report
+
+    def status(self) -> ViewerStatus:
+        """The viewer as the API shows it."""
+        level = self._shown()
+        feedback = self._outlet.feedback if self._outlet is not None else None
+        return ViewerStatus(
+            id=self.id,
+            worker=self._worker,
+            stream=self.stream,
+            state=self.connectionState,
+            level=f"{level.name}{level.fps:g}" if level else None,
+            fps=level.fps if level else None,
+            bitrate=self._bitrate,
+            packet_loss=self._loss,
+            rtt=feedback.rtt if feedback else None,
+            estimate=feedback.remb if feedback else None,
+            since=self.since,
+        )
+
+    def _shown(self) -> Level | None:
+        return self.track.selector.current if self.track.selector is not None else None
+
+    def _publish_stats(self, outlet: Outlet) -> None:
+        level, feedback = self._shown(), outlet.feedback
+        stats = Stats(
+            fps=level.fps if level else None,
+            rung=level.name if level else None,
+            bitrate=self._bitrate,
+            packet_loss=self._loss,
+            rtt=feedback.rtt,
+            jitter=feedback.jitter,
+            estimate=feedback.remb,
+            bytes_sent=outlet.octets,
+            packets_sent=outlet.packets,
+            packets_lost=feedback.packets_lost,
+            nacks=outlet.nacks,
+            retransmissions=outlet.retransmissions,
+            plis=outlet.plis,
+        )
+        self._bus.publish("stats", stats, stream=self.stream, viewer=self.id)
+
+
+def starting_level(levels: Sequence[Level], bitrate: int) -> Level:
+    """The best level at full frame rate of at most `bitrate` bit/s; the cheapest full-rate one when none is."""
+    top = {level.rung: level for level in sorted(levels, key=lambda level: level.layer)}
+    full_rate = sorted(top.values(), key=lambda level: level.bitrate)
+    return next((level for level in reversed(full_rate) if level.bitrate <= bitrate), full_rate[0])
+
+
+def _operating(state: State) -> Operating:
+    return Operating(fps=state.fps, rung=state.rung or "", bitrate=state.bitrate or 0)

@@ -1,0 +1,260 @@
+"""Worker: the sessions of one process, from the gateway's calls to the viewers' ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from broadcaster.bus import Bus
+from broadcaster.bus.messages import (
+    Joined,
+    LeaveParams,
+    OfferParams,
+    OfferResult,
+    PatchParams,
+    PatchResult,
+    SessionRecord,
+    ViewersParams,
+    ViewersResult,
+    WorkerLease,
+    WorkerNotice,
+    WorkerState,
+)
+from broadcaster.errors import BusError, OverloadedError, SessionNotFoundError
+from broadcaster.stream import StreamDescription
+from workers import sdp
+from workers.forward import PythonFanout, WallClock
+from workers.streams import Feeds
+from workers.transport import Endpoint
+from workers.viewer import DEFAULT_VIEWER_SETTINGS, Viewer, ViewerSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    capacity: int = 500
+    """Viewers that the worker takes."""
+    tick: float = 1.0
+    """Seconds between two looks at every viewer: sender reports, adaptation, stats."""
+    refresh: int = 5
+    """Ticks between two renewals of the sessions' records."""
+    drain: float = 10.0
+    """Seconds over which a draining worker sends its viewers away."""
+    viewer: ViewerSettings = DEFAULT_VIEWER_SETTINGS
+
+
+class Empty(msgspec.Struct):
+    """The result of a call that only has to be done."""
+
+
+class Worker:
+    """Hosts viewers: answers the gateways' calls, watches and adapts every viewer, publishes what happens."""
+
+    def __init__(self, id: str, endpoint: Endpoint, bus: Bus, settings: WorkerSettings | None = None) -> None:  # noqa: A002
+        self.id = id
+        self.settings = settings or WorkerSettings()
+        self.viewers: dict[str, Viewer] = {}
+        """By secret."""
+        self._endpoint = endpoint
+        self._bus = bus
+        self._clock = WallClock.anchored()
+        self._feeds = Feeds(self._locate, PythonFanout(self._clock), on_description=self._described)
+        self._state: WorkerState = "ready"
+        self._joining = 0
+        self._since = time.time()
+        self._lease = bus.lease("worker", id, self._describe)
+        self._ticks = 0
+        self._ticker: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Join the cluster: from here on gateways send viewers."""
+        await self._bus.serve(
+            self.id, {"offer": self._offer, "patch": self._patch, "leave": self._leave, "viewers": self._viewers}
+        )
+        await self._lease.acquire()
+        self._ticker = asyncio.create_task(self._tick_forever())
+        self._bus.publish("up", self._notice(), stream=None)
+
+    async def drain(self) -> None:
+        """Take no more viewers and send those here away, evenly over `settings.drain` seconds."""
+        self._state = "draining"
+        self._lease.renew_soon()
+        self._bus.publish("draining", self._notice(), stream=None)
+        waiting = list(self.viewers.values())
+        pause = self.settings.drain / len(waiting) if waiting else 0.0
+        for viewer in waiting:
+            viewer.close("stopped")
+            await asyncio.sleep(pause)
+
+    async def close(self) -> None:
+        """Leave the cluster; viewers still here are sent away at once."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        for viewer in list(self.viewers.values()):
+            viewer.close("stopped")
+        await self._lease.release()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._feeds.close()
+        await self._endpoint.close()
+
+    # --- calls of the gateways ---------------------------------------------------------------------------------
+
+    async def _offer(self, params: dict[str, Any]) -> OfferResult:
+        request = msgspec.convert(params, OfferParams)
+        started = time.monotonic()
+        if self._state != "ready":
+            raise OverloadedError(f"The worker {self.id} is about to stop; try again.")
+        if len(self.viewers) + self._joining >= self.settings.capacity:
+            raise OverloadedError(f"The worker {self.id} has all the {self.settings.capacity} viewers that it takes.")
+        self._joining += 1
+        try:
+            return await self._join(request, started)
+        finally:
+            self._joining -= 1
+
+    async def _join(self, request: OfferParams, started: float) -> OfferResult:
+        offer = sdp.parse_offer(request.sdp)
+        (feed, description), candidates = await asyncio.gather(
+            self._feeds.use(request.stream), self._endpoint.candidates()
+        )
+        secret = secrets.token_urlsafe(24)
+        try:
+            viewer = Viewer(
+                f"v-{secrets.token_hex(4)}",
+                offer,
+                feed,
+                description,
+                self._endpoint,
+                self._bus,
+                worker=self.id,
+                clock=self._clock,
+                started=started,
+                on_left=lambda viewer: self._left(secret, viewer),
+                settings=self.settings.viewer,
+            )
+        except BaseException:
+            self._feeds.release(request.stream)
+            raise
+        self.viewers[secret] = viewer
+        self._lease.renew_soon()
+        record = SessionRecord(worker=self.id, stream=viewer.stream, viewer=viewer.id, since=viewer.since)
+        try:
+            await self._bus.put_session(secret, record)
+        except BusError:
+            viewer.close("failed")
+            raise
+        self._bus.publish("joined", Joined(worker=self.id), stream=viewer.stream, viewer=viewer.id)
+        return OfferResult(secret=secret, viewer=viewer.id, etag=viewer.etag, sdp=viewer.answer(candidates))
+
+    async def _patch(self, params: dict[str, Any]) -> PatchResult:
+        request = msgspec.convert(params, PatchParams)
+        return await self._session(request.secret).patch(request.if_match, request.fragment)
+
+    async def _leave(self, params: dict[str, Any]) -> Empty:
+        request = msgspec.convert(params, LeaveParams)
+        self._session(request.secret).close(request.reason)
+        return Empty()
+
+    async def _viewers(self, params: dict[str, Any]) -> ViewersResult:
+        stream = msgspec.convert(params, ViewersParams).stream
+        return ViewersResult(
+            viewers=[viewer.status() for viewer in self.viewers.values() if stream in (None, viewer.stream)]
+        )
+
+    def _session(self, secret: str) -> Viewer:
+        viewer = self.viewers.get(secret)
+        if viewer is None:
+            raise SessionNotFoundError("The session has ended, or never was; make a new one by POST.")
+        return viewer
+
+    # --- the viewers' lives --------------------------------------------------------------------------------------
+
+    def _left(self, secret: str, viewer: Viewer) -> None:
+        del self.viewers[secret]
+        self._feeds.release(viewer.stream)
+        self._lease.renew_soon()
+        self._later(self._forget(secret))
+
+    async def _forget(self, secret: str) -> None:
+        try:
+            await self._bus.delete_session(secret)
+        except BusError:
+            log.debug("the record of an ended session stays until it expires")
+
+    def _described(self, description: StreamDescription) -> None:
+        for viewer in self.viewers.values():
+            if viewer.stream == description.name:
+                viewer.relevel(description)
+
+    async def _locate(self, stream: str) -> list[str]:
+        for living in await self._bus.streams():
+            if living.lease.name == stream:
+                return list(living.lease.link)
+        return []
+
+    async def _tick_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + self.settings.tick, loop.time())
+            await asyncio.sleep(due - loop.time())
+            self._tick()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for feed in self._feeds.running():
+            feed.forwarder.tick(now)
+        for viewer in list(self.viewers.values()):
+            viewer.tick(now)
+        self._ticks += 1
+        if self.viewers and self._ticks % self.settings.refresh == 0:
+            self._later(self._refresh())
+
+    async def _refresh(self) -> None:
+        try:
+            await self._bus.refresh_sessions(list(self.viewers))
+        except BusError:
+            log.debug("the sessions' records are renewed when Redis is back")
+
+    def _later(self, body: Any) -> None:
+        task = asyncio.get_running_loop().create_task(body)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- what the cluster sees -----------------------------------------------------------------------------------
+
+    def _describe(self) -> WorkerLease:
+        streams: dict[str, int] = {}
+        for viewer in self.viewers.values():
+            streams[viewer.stream] = streams.get(viewer.stream, 0) + 1
+        return WorkerLease(
+            id=self.id,
+            epoch=0,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            capacity=self.settings.capacity,
+            viewers=len(self.viewers),
+            streams=streams,
+            state=self._state,
+            udp_port=self._endpoint.port,
+            since=self._since,
+        )
+
+    def _notice(self) -> WorkerNotice:
+        return WorkerNotice(
+            worker=self.id,
+            host=socket.gethostname(),
+            capacity=self.settings.capacity,
+            viewers=len(self.viewers),
+        )
