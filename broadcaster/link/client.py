@@ -216,7 +216,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.send(Hello(VERSION, self._client.stream))
-        self._timer = self._loop.call_later(self._limits.connect, self._check)
+        self._watch(self._limits.connect)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -252,7 +252,9 @@ class _Connection(asyncio.Protocol):
             case EncodedFrame() if self._described:
                 self._client._received(message)
             case StreamDescription():
-                self._described = True
+                if not self._described:
+                    self._described = True
+                    self._watch(self._limits.silence)
                 self._client._described(self, message)
             case Ping(token) if self._described:
                 self.send(Pong(token))
@@ -269,7 +271,12 @@ class _Connection(asyncio.Protocol):
         if left <= 0:
             self._give_up(f"nothing was heard for {self._limits.silence:g} s")
             return
-        self._timer = self._loop.call_later(left, self._check)
+        self._watch(left)
+
+    def _watch(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._check)
 
     def _give_up(self, reason: str) -> None:
         self.reason = reason

@@ -166,8 +166,12 @@ class LinkServer:
         if self._server is None:
             return
         self._server.close()
-        for connection in list(self._connections):
+        # A connection that asyncio has just accepted joins two turns of the loop later; abort leaves after one more.
+        for _ in range(2):
+            await asyncio.sleep(0)
+        for connection in self._connections:
             connection.abort()
+        await asyncio.sleep(0)
         await self._server.wait_closed()
 
     # What the connections tell.
