@@ -1,0 +1,185 @@
+"""Forwarder: the frames of one stream to the viewers that want them, and their wishes back to the broadcaster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from broadcaster.adaptation.levels import Level
+from broadcaster.stream import EncodedFrame
+from workers.forward.fanout import Fanout
+from workers.forward.history import LostPacket
+from workers.forward.outlet import Outlet
+from workers.forward.packets import packetise
+
+
+class FrameSelector(Protocol):
+    """What decides which frames a viewer gets.
+
+    `accepts` is asked once for every frame of the rung of `current` and of the rung `waiting_for`, in order, and
+    takes each frame that it accepts as sent.
+    """
+
+    @property
+    def current(self) -> Level | None: ...
+
+    @property
+    def waiting_for(self) -> int | None: ...
+
+    def accepts(self, frame: EncodedFrame) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ForwarderSettings:
+    """`report_interval`: seconds between the sender reports of a viewer. `keyframe_timeout`: seconds after which a
+    keyframe that was asked for and did not come is asked for again.
+    """
+
+    report_interval: float = 1.0
+    keyframe_timeout: float = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A viewer of the stream: `rungs` are those whose frames it is asked about."""
+
+    outlet: Outlet
+    selector: FrameSelector
+    report_at: float
+    waiting_for: int | None = None
+    rungs: frozenset[int] = frozenset()
+
+
+class Forwarder:
+    """The viewers of one stream in one worker, ordered by rung, so that a frame costs nothing to the others.
+
+    `request_keyframe(rung)` is called when somebody needs one and none is on its way. `on_demand` gets the number of
+    viewers by rung, those that wait for a rung included, whenever it changes. `now` is monotonic seconds throughout.
+    """
+
+    def __init__(
+        self,
+        fanout: Fanout,
+        request_keyframe: Callable[[int], None],
+        on_demand: Callable[[Mapping[int, int]], None],
+        *,
+        settings: ForwarderSettings = ForwarderSettings(),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fanout = fanout
+        self._request_keyframe = request_keyframe
+        self._on_demand = on_demand
+        self._settings = settings
+        self._monotonic = monotonic
+        self._places: dict[Outlet, _Place] = {}
+        self._by_rung: dict[int, dict[_Place, None]] = {}
+        self._requested: dict[int, float] = {}
+        self._demand: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @property
+    def demand(self) -> Mapping[int, int]:
+        """Viewers by rung; a viewer that changes rungs counts on both."""
+        return self._demand
+
+    def attach(self, outlet: Outlet, selector: FrameSelector) -> None:
+        """Begin to forward to `outlet`; the keyframe that it waits for is asked for at once."""
+        place = _Place(outlet, selector, self._monotonic())
+        outlet.listener = self
+        self._places[outlet] = place
+        self._move(place)
+        self._tell_demand()
+
+    def detach(self, outlet: Outlet) -> None:
+        """Forward no more to `outlet`; one that is not attached is fine."""
+        place = self._places.pop(outlet, None)
+        if place is None:
+            return
+        outlet.listener = None
+        self._leave(place)
+        self._tell_demand()
+
+    def reselect(self, outlet: Outlet) -> None:
+        """Notice that the selector of `outlet` was told another level. To be called after each such change."""
+        self._move(self._places[outlet])
+        self._tell_demand()
+
+    def frame(self, frame: EncodedFrame) -> None:
+        """Forward one encoded frame to those whose selectors accept it."""
+        if frame.keyframe:
+            self._requested.pop(frame.rung, None)
+        places = self._by_rung.get(frame.rung)
+        if not places or not frame.payload:
+            return
+        accepted = []
+        moved = []
+        for place in places:
+            selector = place.selector
+            if selector.accepts(frame):
+                accepted.append(place.outlet)
+            if selector.waiting_for != place.waiting_for:
+                moved.append(place)
+        if accepted:
+            self._fanout.send(packetise(frame), accepted)
+        if moved:
+            for place in moved:
+                self._move(place)
+            self._tell_demand()
+
+    def tick(self, now: float) -> None:
+        """Send the sender reports that are due and repeat requests that went unheard; a few times a second."""
+        settings, requested = self._settings, self._requested
+        for rung in [rung for rung, at in requested.items() if now - at >= settings.keyframe_timeout]:
+            del requested[rung]
+        for place in self._places.values():
+            if now >= place.report_at and place.outlet.packets:
+                place.report_at = now + settings.report_interval
+                place.outlet.report(now)
+            if place.waiting_for is not None:
+                self._request(place.waiting_for)
+
+    def keyframe_needed(self, outlet: Outlet) -> None:
+        """A viewer lost its picture: ask for a keyframe of the rung that it is on."""
+        place = self._places.get(outlet)
+        if place is not None and place.selector.current is not None:
+            self._request(place.selector.current.rung)
+
+    def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None:
+        """A viewer lost packets that may be sent again."""
+        self._fanout.resend(outlet, lost)
+
+    def _request(self, rung: int) -> None:
+        if rung not in self._requested:
+            self._requested[rung] = self._monotonic()
+            self._request_keyframe(rung)
+
+    def _move(self, place: _Place) -> None:
+        selector = place.selector
+        current, waiting_for = selector.current, selector.waiting_for
+        rungs = {current.rung} if current is not None else set()
+        if waiting_for is not None:
+            rungs.add(waiting_for)
+        self._leave(place)
+        place.rungs = frozenset(rungs)
+        place.waiting_for = waiting_for
+        for rung in rungs:
+            self._by_rung.setdefault(rung, {})[place] = None
+        if waiting_for is not None:
+            self._request(waiting_for)
+
+    def _leave(self, place: _Place) -> None:
+        for rung in place.rungs:
+            places = self._by_rung[rung]
+            del places[place]
+            if not places:
+                del self._by_rung[rung]
+
+    def _tell_demand(self) -> None:
+        demand = {rung: len(places) for rung, places in sorted(self._by_rung.items())}
+        if demand != self._demand:
+            self._demand = demand
+            self._on_demand(demand)

@@ -1,0 +1,306 @@
+"""Outlet: one viewer's end of the fan-out, with its sending state, its feedback and its counters."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from broadcaster.errors import RtcpError
+from broadcaster.stream import RTP_CLOCK, timestamp_at
+from workers.forward import rtcp
+from workers.forward.clock import WallClock
+from workers.forward.history import History, HistoryLimits, LostPacket
+from workers.forward.packets import (
+    DESCRIPTOR_SIZE,
+    ExtensionBlock,
+    ExtensionIds,
+    PacketisedFrame,
+    descriptors,
+    media_packer,
+    rtx_packer,
+)
+from workers.forward.srtp import SrtpKeys, SrtpSession
+
+_MAX_RTT = 10 * 65_536
+_MAX_REMB = 10_000_000_000
+
+
+class Path(Protocol):
+    """Where a viewer is reached. `send` never raises and says whether the datagram left."""
+
+    @property
+    def socket(self) -> socket.socket: ...
+
+    @property
+    def address(self) -> Any: ...
+
+    @property
+    def is_tcp(self) -> bool: ...
+
+    def send(self, data: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OutletParameters:
+    """What offer and answer agreed on. `rtx_payload_type` is None where the viewer cannot take retransmissions."""
+
+    ssrc: int
+    rtx_ssrc: int
+    payload_type: int
+    rtx_payload_type: int | None
+    extensions: ExtensionIds
+    mid: str
+    cname: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutletSettings:
+    """`playout_delay` is (minimum, maximum) in units of 10 ms. Of a viewer's keyframe requests one per
+    `keyframe_pause` seconds is passed on (LiveKit: 0.5 to 1 s). More than `rtcp_rate` RTCP datagrams a second are
+    dropped unread; an honest browser sends under 30, and one more per burst of loss.
+    """
+
+    playout_delay: tuple[int, int] = (0, 0)
+    keyframe_pause: float = 0.5
+    rtcp_rate: float = 200.0
+    history: HistoryLimits = field(default_factory=HistoryLimits)
+
+
+@dataclass(slots=True)
+class Feedback:
+    """What the viewer reported last; None is not known yet.
+
+    `loss` is the fraction (0 to 1) of the packets between the last two reports. `packets_lost` and `packets_expected`
+    count since the start, so that anyone can take the loss over an interval of his own. `rtt` and `jitter` in
+    seconds, `remb` in bit/s; `reported_at` and `remb_at` are the monotonic times of arrival.
+    """
+
+    loss: float | None = None
+    packets_lost: int | None = None
+    packets_expected: int = 0
+    rtt: float | None = None
+    jitter: float | None = None
+    reported_at: float | None = None
+    remb: int | None = None
+    remb_at: float | None = None
+    goodbye: bool = False
+
+
+class OutletListener(Protocol):
+    """Who acts on what a viewer asks for."""
+
+    def keyframe_needed(self, outlet: Outlet) -> None: ...
+
+    def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None: ...
+
+
+class Outlet:
+    """One viewer's end of the fan-out.
+
+    Counters: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets), `rtx_octets`, `nacks` (packets
+    asked for), `plis` (PLI and FIR), `drops` (packets that did not leave), `rtcp_failures` (unreadable or forged),
+    `rtcp_dropped` (over the rate).
+    """
+
+    __slots__ = (
+        "_allowance",
+        "_allowed_at",
+        "_clock",
+        "_highest",
+        "_keyframe_asked_at",
+        "_lost",
+        "_sdes",
+        "_settings",
+        "drops",
+        "extensions",
+        "feedback",
+        "header_word",
+        "history",
+        "key_index",
+        "listener",
+        "media_prefix",
+        "nacks",
+        "octets",
+        "pack_media",
+        "pack_rtx",
+        "packets",
+        "parameters",
+        "path",
+        "picture_id",
+        "plis",
+        "retransmissions",
+        "rtcp_dropped",
+        "rtcp_failures",
+        "rtx_octets",
+        "rtx_prefix",
+        "rtx_sequence",
+        "rtx_word",
+        "segmentation",
+        "sequence",
+        "source",
+        "srtp",
+        "timestamp",
+        "tl0",
+    )
+
+    def __init__(
+        self,
+        parameters: OutletParameters,
+        keys: SrtpKeys,
+        path: Path,
+        clock: WallClock,
+        *,
+        settings: OutletSettings = OutletSettings(),
+        randbelow: Callable[[int], int] = secrets.randbelow,
+    ) -> None:
+        self.parameters = parameters
+        self.path = path
+        self.listener: OutletListener | None = None
+        self.feedback = Feedback()
+        self.srtp = SrtpSession(keys)
+        self.history = History(settings.history)
+        self._clock = clock
+        self._settings = settings
+        self._sdes = rtcp.source_description(parameters.ssrc, parameters.cname)
+
+        self.extensions = ExtensionBlock(parameters.extensions, parameters.mid, settings.playout_delay)
+        flags = 0x9000 if self.extensions.present else 0x8000
+        self.header_word = flags | parameters.payload_type
+        self.rtx_word = flags | (parameters.rtx_payload_type or 0)
+        self.source = parameters.ssrc.to_bytes(4, "big")
+        prefix = 8 + self.extensions.size
+        self.media_prefix = 4 + prefix + DESCRIPTOR_SIZE
+        self.rtx_prefix = 4 + prefix + 2 + DESCRIPTOR_SIZE
+        self.pack_media = media_packer(prefix + DESCRIPTOR_SIZE)
+        self.pack_rtx = rtx_packer(prefix)
+
+        # The lower half, because a number that wraps before the first packet arrives breaks SRTP at the receiver.
+        self.sequence = randbelow(32_768)
+        self.rtx_sequence = randbelow(32_768)
+        self.picture_id = randbelow(32_768)
+        self.tl0 = randbelow(256)
+        self.key_index = randbelow(32)
+        self.timestamp = 0
+        self.segmentation = True
+
+        self.packets = self.octets = self.drops = 0
+        self.retransmissions = self.rtx_octets = 0
+        self.nacks = self.plis = 0
+        self.rtcp_failures = self.rtcp_dropped = 0
+        self._highest = self.sequence - 1
+        self._lost = 0
+        self._keyframe_asked_at: float | None = None
+        self._allowance = settings.rtcp_rate
+        self._allowed_at: float | None = None
+
+    def begin(self, packets: PacketisedFrame, now: float) -> tuple[bytes, bytes]:
+        """Start a frame: advance what counts frames, remember it, and return its two VP8 descriptors.
+
+        Picture ids and TL0PICIDX are contiguous for each viewer whatever it skipped, because a gap without a keyframe
+        freezes players. `self.timestamp` is then the frame's own, except right after a switch to a rung that
+        encodes later: a player must not see time stand still, so such a frame is one tick younger than the last.
+        """
+        frame = packets.frame
+        timestamp = frame.timestamp
+        if self.packets and (self.timestamp - timestamp) & 0xFFFFFFFF < RTP_CLOCK:
+            timestamp = (self.timestamp + 1) & 0xFFFFFFFF
+        self.timestamp = timestamp
+        self.picture_id = picture_id = (self.picture_id + 1) & 0x7FFF
+        if frame.layer == 0:
+            self.tl0 = (self.tl0 + 1) & 0xFF
+            if frame.keyframe:
+                self.key_index = (self.key_index + 1) & 0x1F
+        pair = descriptors(picture_id, self.tl0, frame.layer, frame.sync, self.key_index)
+        self.history.record((self.sequence, now, timestamp, packets, pair))
+        return pair
+
+    def receive_rtcp(self, datagram: bytes, now: float) -> None:
+        """Take a protected RTCP datagram of the viewer, at the monotonic time `now`. Never raises."""
+        if not self._may_speak(now):
+            self.rtcp_dropped += 1
+            return
+        packet = self.srtp.unprotect_rtcp(datagram)
+        if packet is None:
+            self.rtcp_failures += 1
+            return
+        try:
+            compound = rtcp.parse(packet)
+        except RtcpError:
+            self.rtcp_failures += 1
+            return
+        self._apply(compound, now)
+
+    def report(self, now: float) -> None:
+        """Send a sender report, once there is something to report on."""
+        if not self.packets:
+            return
+        clock = self._clock
+        report = rtcp.sender_report(
+            self.parameters.ssrc,
+            clock.ntp(now),
+            timestamp_at(clock.wall(now)),
+            packets=self.packets,
+            octets=self.octets,
+            description=self._sdes,
+        )
+        self.path.send(self.srtp.protect_rtcp(report))
+
+    def _may_speak(self, now: float) -> bool:
+        rate = self._settings.rtcp_rate
+        if self._allowed_at is not None:
+            self._allowance = min(rate, self._allowance + rate * (now - self._allowed_at))
+        self._allowed_at = now
+        if self._allowance < 1.0:
+            return False
+        self._allowance -= 1.0
+        return True
+
+    def _apply(self, compound: rtcp.Compound, now: float) -> None:
+        ssrc = self.parameters.ssrc
+        for block in compound.reports:
+            if block.ssrc == ssrc:
+                self._take_report(block, now)
+        if compound.remb is not None and ssrc in compound.remb_ssrcs:
+            self.feedback.remb = min(compound.remb, _MAX_REMB)
+            self.feedback.remb_at = now
+        if compound.goodbye:
+            self.feedback.goodbye = True
+        if ssrc in compound.pictures_lost:
+            self._take_picture_loss(now)
+        lost = [number for source, number in compound.lost if source == ssrc]
+        if lost:
+            self._take_nack(lost, now)
+
+    def _take_report(self, block: rtcp.ReportBlock, now: float) -> None:
+        feedback = self.feedback
+        feedback.reported_at = now
+        feedback.jitter = block.jitter / RTP_CLOCK
+        if block.lsr:
+            elapsed = (self._clock.ntp_middle(now) - block.lsr - block.dlsr) & 0xFFFFFFFF
+            if elapsed < _MAX_RTT:
+                feedback.rtt = elapsed / 65_536
+        expected = block.highest_sequence - self._highest
+        if 0 < expected <= 0xFFFF:
+            feedback.loss = min(1.0, max(0.0, (block.cumulative_lost - self._lost) / expected))
+            feedback.packets_lost = block.cumulative_lost
+            feedback.packets_expected += expected
+            self._highest = block.highest_sequence
+            self._lost = block.cumulative_lost
+
+    def _take_picture_loss(self, now: float) -> None:
+        self.plis += 1
+        asked = self._keyframe_asked_at
+        if self.listener is not None and (asked is None or now - asked >= self._settings.keyframe_pause):
+            self._keyframe_asked_at = now
+            self.listener.keyframe_needed(self)
+
+    def _take_nack(self, lost: list[int], now: float) -> None:
+        self.nacks += len(lost)
+        if self.parameters.rtx_payload_type is None or self.listener is None:
+            return
+        chosen = self.history.choose(lost, following=self.sequence, octets=self.octets, now=now, rtt=self.feedback.rtt)
+        if chosen:
+            self.listener.resend(self, chosen)

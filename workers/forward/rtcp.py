@@ -1,0 +1,176 @@
+"""RTCP without I/O: what viewers report is walked by hand, sender reports are packed.
+
+Compound packets as of RFC 3550 section 6, feedback as of RFC 4585 (NACK, PLI), RFC 5104 (FIR) and
+draft-alvestrand-rmcat-remb-03 (REMB); reduced-size packets (RFC 5506) are as welcome.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from broadcaster.errors import RtcpError
+
+SENDER_REPORT = 200
+RECEIVER_REPORT = 201
+SOURCE_DESCRIPTION = 202
+GOODBYE = 203
+TRANSPORT_FEEDBACK = 205
+PAYLOAD_FEEDBACK = 206
+
+_NACK = 1
+_PLI = 1
+_FIR = 4
+_APPLICATION = 15
+_CNAME = 1
+
+MAX_LOST = 1024
+"""Lost packets that one datagram may name; the rest is ignored, because no honest viewer misses more at once."""
+
+_block = struct.Struct("!IIIIII").unpack_from
+_pair = struct.Struct("!HH").unpack_from
+_word = struct.Struct("!I").unpack_from
+_sender_report = struct.Struct("!BBHIQIII").pack
+
+
+class ReportBlock(NamedTuple):
+    """One report block (RFC 3550 section 6.4.1).
+
+    `fraction_lost` is the raw 8-bit value, `cumulative_lost` signed, `highest_sequence` extended to 32 bits, `jitter`
+    in ticks of the RTP clock, `lsr` and `dlsr` in units of 1/65536 s.
+    """
+
+    ssrc: int
+    fraction_lost: int
+    cumulative_lost: int
+    highest_sequence: int
+    jitter: int
+    lsr: int
+    dlsr: int
+
+
+@dataclass(slots=True)
+class Compound:
+    """What one datagram of a viewer says. Feedback names the SSRC that it is about."""
+
+    reports: list[ReportBlock] = field(default_factory=list)
+    lost: list[tuple[int, int]] = field(default_factory=list)
+    """(SSRC, sequence number) of each packet that a NACK asks for, in the order asked."""
+    pictures_lost: list[int] = field(default_factory=list)
+    """SSRCs of PLI and FIR."""
+    remb: int | None = None
+    """Bits per second that the viewer believes it can receive."""
+    remb_ssrcs: tuple[int, ...] = ()
+    goodbye: bool = False
+
+
+def parse(packet: bytes) -> Compound:
+    """Read a compound or reduced-size RTCP packet; packet types that are not of interest are skipped.
+
+    Raises RtcpError when the bytes are no RTCP.
+    """
+    found = Compound()
+    size = len(packet)
+    if size < 4:
+        raise RtcpError(f"An RTCP packet has at least 4 octets, this one has {size}.")
+    start = 0
+    while start < size:
+        if size - start < 4:
+            raise RtcpError("An RTCP packet ends within a header.")
+        first = packet[start]
+        kind = packet[start + 1]
+        end = start + 4 + 4 * (packet[start + 2] << 8 | packet[start + 3])
+        if first >> 6 != 2:
+            raise RtcpError(f"RTCP has version 2, this packet says {first >> 6}.")
+        if end > size:
+            raise RtcpError("An RTCP packet is shorter than its header says.")
+        stop = end
+        if first & 0x20:
+            padding = packet[end - 1]
+            if end != size or padding == 0 or padding % 4 or padding > end - start - 4:
+                raise RtcpError("The padding of an RTCP packet makes no sense.")
+            stop -= padding
+        _read(found, kind, first & 31, packet[start + 4 : stop])
+        start = end
+    return found
+
+
+def _read(found: Compound, kind: int, count: int, body: bytes) -> None:
+    """Read one packet; `body` is what follows its first word, without padding."""
+    if kind == RECEIVER_REPORT:
+        _read_blocks(found, body, 4, count)
+    elif kind == SENDER_REPORT:
+        _read_blocks(found, body, 24, count)
+    elif kind == GOODBYE:
+        found.goodbye = True
+    elif kind in (PAYLOAD_FEEDBACK, TRANSPORT_FEEDBACK):
+        if len(body) < 8:
+            raise RtcpError("An RTCP feedback packet is too short to name its sources.")
+        if kind == TRANSPORT_FEEDBACK:
+            if count == _NACK:
+                _read_nack(found, body)
+        elif count == _PLI:
+            found.pictures_lost.append(_word(body, 4)[0])
+        elif count == _FIR:
+            found.pictures_lost.extend(_word(body, entry)[0] for entry in range(8, len(body) - 7, 8))
+        elif count == _APPLICATION and body[8:12] == b"REMB":
+            _read_remb(found, body)
+
+
+def _read_blocks(found: Compound, body: bytes, start: int, count: int) -> None:
+    end = start + 24 * count
+    if end > len(body):
+        raise RtcpError("An RTCP report is shorter than its number of report blocks.")
+    for position in range(start, end, 24):
+        ssrc, loss, highest, jitter, lsr, dlsr = _block(body, position)
+        lost = loss & 0xFFFFFF
+        if lost & 0x800000:
+            lost -= 0x1000000
+        found.reports.append(ReportBlock(ssrc, loss >> 24, lost, highest, jitter, lsr, dlsr))
+
+
+def _read_nack(found: Compound, body: bytes) -> None:
+    (ssrc,) = _word(body, 4)
+    lost = found.lost
+    for position in range(8, len(body), 4):
+        first, bits = _pair(body, position)
+        lost.append((ssrc, first))
+        number = first
+        while bits:
+            number += 1
+            if bits & 1:
+                lost.append((ssrc, number & 0xFFFF))
+            bits >>= 1
+        if len(lost) >= MAX_LOST:
+            del lost[MAX_LOST:]
+            return
+
+
+def _read_remb(found: Compound, body: bytes) -> None:
+    if len(body) < 16 or len(body) < 16 + 4 * body[12]:
+        raise RtcpError("A REMB packet is shorter than its number of sources.")
+    (value,) = _word(body, 12)
+    found.remb = (value & 0x3FFFF) << (value >> 18 & 0x3F)
+    found.remb_ssrcs = struct.unpack_from(f"!{body[12]}I", body, 16)
+
+
+def sender_report(ssrc: int, ntp: int, timestamp: int, *, packets: int, octets: int, description: bytes) -> bytes:
+    """A sender report without blocks, followed by `description` (of `source_description`).
+
+    `ntp` has 64 bits and is the same moment as the RTP `timestamp`; `packets` and `octets` are counted modulo 2^32.
+    """
+    return (
+        _sender_report(
+            0x80, SENDER_REPORT, 6, ssrc, ntp, timestamp & 0xFFFFFFFF, packets & 0xFFFFFFFF, octets & 0xFFFFFFFF
+        )
+        + description
+    )
+
+
+def source_description(ssrc: int, cname: str) -> bytes:
+    """An SDES packet with the CNAME of `ssrc` (RFC 3550 section 6.5); `cname` has at most 255 octets."""
+    name = cname.encode()
+    item = struct.pack("!IBB", ssrc, _CNAME, len(name)) + name
+    item += bytes(4 - len(item) % 4)
+    return struct.pack("!BBH", 0x81, SOURCE_DESCRIPTION, len(item) // 4) + item

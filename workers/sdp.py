@@ -1,0 +1,379 @@
+"""SDP of the viewers' side: read an offer, write the answer, and the fragments of trickle and restart.
+
+Offer and answer as of RFC 9429 (JSEP) and RFC 8866 (SDP), for one video stream to the offerer, ICE-lite and passive
+DTLS. Fragments as of RFC 8840 section 9 (`application/trickle-ice-sdpfrag`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from broadcaster.errors import NoCommonCodecError, OfferError
+from workers.forward.packets import MAX_MID, ExtensionIds
+
+MAX_SIZE = 65_536
+"""Octets of an offer; the longest that browsers make is a tenth of it."""
+
+MAX_LINES = 4096
+MAX_MEDIA = 64
+
+ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+_EXTENSIONS = (ABS_SEND_TIME, MID, PLAYOUT_DELAY)
+
+FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb")
+"""What is answered of the rtcp-fb offered. Without transport-cc, browsers send REMB."""
+
+_PROTOCOLS = {
+    "UDP/TLS/RTP/SAVPF",
+    "TCP/DTLS/RTP/SAVPF",
+    "UDP/TLS/RTP/SAVP",
+    "TCP/DTLS/RTP/SAVP",
+    "RTP/SAVPF",
+    "RTP/SAVP",
+}
+"""JSEP's list (RFC 9429 section 5.1.2), without those that are not encrypted."""
+
+_DIRECTIONS = {"sendrecv", "recvonly", "sendonly", "inactive"}
+_DIGEST_SIZES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
+_TOKEN = re.compile(r"[!-~]{1,64}")
+_UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
+_PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,256}")
+_NUMBER = re.compile(r"[0-9]{1,10}")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """An m-line of the offer as the answer must mirror it; `mid` is None where it has none."""
+
+    kind: str
+    protocol: str
+    formats: str
+    mid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a viewer offers to receive.
+
+    `video` indexes `sections`; `mid` is empty where the video section has none. `fingerprints` are (algorithm, value)
+    pairs in lower and upper case. `directed` holds the URIs of header extensions that were offered with a direction.
+    `rtx_payload_type` is None where the viewer takes no retransmissions.
+    """
+
+    sections: tuple[Section, ...]
+    video: int
+    mid: str
+    bundled: bool
+    payload_type: int
+    rtx_payload_type: int | None
+    extensions: ExtensionIds
+    directed: frozenset[str]
+    feedback: tuple[str, ...]
+    reduced_size: bool
+    ufrag: str
+    password: str
+    fingerprints: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """An SDP fragment of a PATCH. `ufrag` and `password` are None where it names none; `candidates` stand as sent."""
+
+    ufrag: str | None
+    password: str | None
+    candidates: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Lines:
+    """The attributes of the session or of one m-line, in the order sent; `media` is the text behind `m=`."""
+
+    media: str = ""
+    attributes: list[tuple[str, str]] = field(default_factory=list)
+
+    def all(self, name: str) -> Iterator[str]:
+        return (value for key, value in self.attributes if key == name)
+
+    def first(self, name: str) -> str | None:
+        return next(self.all(name), None)
+
+
+def parse_offer(sdp: str) -> Offer:
+    """Read the offer of a viewer.
+
+    Raises OfferError when the SDP makes no sense for this server, NoCommonCodecError when it has no VP8.
+    """
+    session, media = _split(sdp)
+    sections = tuple(_section(lines) for lines in media)
+    video = next(
+        (
+            index
+            for index, section in enumerate(sections)
+            if section.kind == "video" and media[index].media.split()[1] != "0"
+        ),
+        None,
+    )
+    if video is None:
+        raise OfferError("The offer has no video section: add a recvonly video transceiver to the connection.")
+    lines = media[video]
+    section = sections[video]
+    if section.protocol.upper() not in _PROTOCOLS:
+        raise OfferError(f"The video section's protocol {section.protocol!r} is not supported: use UDP/TLS/RTP/SAVPF.")
+    direction = _direction(lines) or _direction(session) or "sendrecv"
+    if direction not in {"recvonly", "sendrecv"}:
+        raise OfferError(f"The video section is {direction}, so nothing can be sent to it: offer recvonly.")
+    if lines.first("rtcp-mux") is None:
+        raise OfferError("The video section lacks a=rtcp-mux, which this server needs.")
+    ufrag, password = _credentials(session, lines)
+    _check_setup(lines.first("setup") or session.first("setup"))
+    payload_type, rtx = _codecs(section, lines)
+    extensions, directed = _extensions(session, lines)
+    mid = section.mid or ""
+    return Offer(
+        sections=sections,
+        video=video,
+        mid=mid,
+        bundled=any(group.split()[:1] == ["BUNDLE"] and mid in group.split()[1:] for group in session.all("group")),
+        payload_type=payload_type,
+        rtx_payload_type=rtx,
+        extensions=extensions,
+        directed=directed,
+        feedback=_feedback(lines, payload_type, rtx),
+        reduced_size=lines.first("rtcp-rsize") is not None,
+        ufrag=ufrag,
+        password=password,
+        fingerprints=_fingerprints(session, lines),
+    )
+
+
+def answer(
+    offer: Offer,
+    *,
+    ufrag: str,
+    password: str,
+    fingerprint: str,
+    candidates: Sequence[str],
+    ssrc: int,
+    rtx_ssrc: int,
+    cname: str,
+    session_id: int,
+) -> str:
+    """Write the answer, complete at once.
+
+    `fingerprint` is the SHA-256 of our certificate ("AB:CD:..."); `candidates` are "candidate:..." attributes, the
+    default one first; `ssrc` sends the video and `rtx_ssrc` its retransmissions.
+    """
+    lines = ["v=0", f"o=- {session_id} 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=ice-lite"]
+    if offer.bundled:
+        lines.append(f"a=group:BUNDLE {offer.mid}")
+    lines.append("a=msid-semantic: WMS *")
+    for index, section in enumerate(offer.sections):
+        if index != offer.video:
+            lines += [f"m={section.kind} 0 {section.protocol} {section.formats}", "c=IN IP4 0.0.0.0", "a=inactive"]
+            if section.mid is not None:
+                lines.append(f"a=mid:{section.mid}")
+            continue
+        host, port = _default_address(candidates)
+        payload_type, rtx = offer.payload_type, offer.rtx_payload_type
+        formats = f"{payload_type}" if rtx is None else f"{payload_type} {rtx}"
+        lines += [
+            f"m=video {port} {section.protocol} {formats}",
+            f"c=IN {'IP6' if ':' in host else 'IP4'} {host}",
+            "a=sendonly",
+            *([f"a=mid:{offer.mid}"] if offer.mid else []),
+            "a=rtcp-mux",
+            *(["a=rtcp-rsize"] if offer.reduced_size else []),
+            *(f"a={candidate}" for candidate in candidates),
+            "a=end-of-candidates",
+            f"a=ice-ufrag:{ufrag}",
+            f"a=ice-pwd:{password}",
+            f"a=fingerprint:sha-256 {fingerprint}",
+            "a=setup:passive",
+            *_extmap(offer),
+            f"a=rtpmap:{payload_type} VP8/90000",
+            *(f"a=rtcp-fb:{payload_type} {feedback}" for feedback in offer.feedback),
+            *([f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={payload_type}"] if rtx is not None else []),
+            "a=msid:beamcast video",
+            *([f"a=ssrc-group:FID {ssrc} {rtx_ssrc}"] if rtx is not None else []),
+            *(f"a=ssrc:{source} cname:{cname}" for source in ((ssrc,) if rtx is None else (ssrc, rtx_ssrc))),
+        ]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def parse_fragment(text: str) -> Fragment:
+    """Read the body of a PATCH: trickled candidates, new credentials, or both. Raises OfferError."""
+    session, media = _split(text, fragment=True)
+    parts = [session, *media]
+    candidates = tuple(f"candidate:{value}" for lines in parts for value in lines.all("candidate"))
+    ufrag = next((value for lines in parts for value in lines.all("ice-ufrag")), None)
+    password = next((value for lines in parts for value in lines.all("ice-pwd")), None)
+    if ufrag is not None and not _UFRAG.fullmatch(ufrag):
+        raise OfferError("The fragment's a=ice-ufrag is not 4 to 256 of A-Z, a-z, 0-9, '+' and '/'.")
+    if password is not None and not _PASSWORD.fullmatch(password):
+        raise OfferError("The fragment's a=ice-pwd is not 22 to 256 of A-Z, a-z, 0-9, '+' and '/'.")
+    if password is not None and ufrag is None:
+        raise OfferError("The fragment has a=ice-pwd without a=ice-ufrag: send both to restart ICE.")
+    return Fragment(ufrag, password, candidates)
+
+
+def restart_fragment(offer: Offer, *, ufrag: str, password: str, candidates: Sequence[str]) -> str:
+    """The answer to an ICE restart: our new credentials and the same candidates (RFC 9725 section 4.3.3)."""
+    section = offer.sections[offer.video]
+    lines = ["a=ice-lite", "a=ice-options:trickle"]
+    if offer.bundled:
+        lines.append(f"a=group:BUNDLE {offer.mid}")
+    lines += [
+        f"m=video 9 {section.protocol} 0",
+        *([f"a=mid:{offer.mid}"] if offer.mid else []),
+        f"a=ice-ufrag:{ufrag}",
+        f"a=ice-pwd:{password}",
+        *(f"a={candidate}" for candidate in candidates),
+        "a=end-of-candidates",
+    ]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _split(text: str, *, fragment: bool = False) -> tuple[_Lines, list[_Lines]]:
+    if len(text) > MAX_SIZE or len(text.encode(errors="replace")) > MAX_SIZE:
+        raise OfferError(f"The SDP is larger than {MAX_SIZE} octets.")
+    lines = text.replace("\r\n", "\n").split("\n")
+    if len(lines) > MAX_LINES:
+        raise OfferError(f"The SDP has more than {MAX_LINES} lines.")
+    if not fragment and lines[0] != "v=0":
+        raise OfferError("The body is no SDP: its first line must be v=0.")
+    session = _Lines()
+    media: list[_Lines] = []
+    for line in lines:
+        if not line:
+            continue
+        if line[1:2] != "=" or not line.isprintable():
+            raise OfferError(f"The SDP has a line that is not of the form type=value: {line[:40]!r}.")
+        if line.startswith("m="):
+            media.append(_Lines(line[2:]))
+            if len(media) > MAX_MEDIA:
+                raise OfferError(f"The SDP has more than {MAX_MEDIA} media sections.")
+        elif line.startswith("a="):
+            name, _, value = line[2:].partition(":")
+            (media[-1] if media else session).attributes.append((name, value.strip()))
+    return session, media
+
+
+def _section(lines: _Lines) -> Section:
+    parts = lines.media.split()
+    if len(parts) < 4 or not all(_TOKEN.fullmatch(part) for part in parts):
+        raise OfferError(
+            f"The media line 'm={lines.media[:40]}' makes no sense: it needs kind, port, protocol, formats."
+        )
+    kind, port, protocol = parts[:3]
+    _number(port.partition("/")[0], 65_535, "port")
+    mid = lines.first("mid")
+    if mid is not None and not _TOKEN.fullmatch(mid):
+        raise OfferError(f"a=mid:{mid[:40]} is not a token of 1 to 64 characters.")
+    return Section(kind, protocol, " ".join(parts[3:]), mid)
+
+
+def _number(text: str, highest: int, what: str) -> int:
+    if not _NUMBER.fullmatch(text) or int(text) > highest:
+        raise OfferError(f"{text[:20]!r} is no {what}: it must be a number from 0 to {highest}.")
+    return int(text)
+
+
+def _direction(lines: _Lines) -> str | None:
+    return next((name for name, _ in lines.attributes if name in _DIRECTIONS), None)
+
+
+def _credentials(session: _Lines, lines: _Lines) -> tuple[str, str]:
+    ufrag = lines.first("ice-ufrag") or session.first("ice-ufrag")
+    password = lines.first("ice-pwd") or session.first("ice-pwd")
+    if ufrag is None or not _UFRAG.fullmatch(ufrag):
+        raise OfferError("The offer lacks a=ice-ufrag, or it is not 4 to 256 of A-Z, a-z, 0-9, '+' and '/'.")
+    if password is None or not _PASSWORD.fullmatch(password):
+        raise OfferError("The offer lacks a=ice-pwd, or it is not 22 to 256 of A-Z, a-z, 0-9, '+' and '/'.")
+    return ufrag, password
+
+
+def _fingerprints(session: _Lines, lines: _Lines) -> tuple[tuple[str, str], ...]:
+    found = []
+    for text in list(lines.all("fingerprint")) or list(session.all("fingerprint")):
+        algorithm, _, value = text.partition(" ")
+        algorithm, value = algorithm.lower(), value.strip().upper()
+        size = _DIGEST_SIZES.get(algorithm)
+        if size is None:
+            continue
+        if not re.fullmatch(r"[0-9A-F]{2}(:[0-9A-F]{2})*", value) or len(value) != 3 * size - 1:
+            raise OfferError(f"The offer's a=fingerprint:{algorithm} is not {size} octets in hexadecimal.")
+        found.append((algorithm, value))
+    if not found:
+        raise OfferError("The offer lacks a=fingerprint with sha-256, sha-384 or sha-512.")
+    return tuple(found)
+
+
+def _check_setup(setup: str | None) -> None:
+    if setup not in {None, "actpass", "active"}:
+        raise OfferError(f"a=setup:{str(setup)[:20]} cannot be answered: this server is passive, so offer actpass.")
+
+
+def _codecs(section: Section, lines: _Lines) -> tuple[int, int | None]:
+    formats = [_number(text, 127, "payload type") for text in section.formats.split()]
+    names = {}
+    for text in lines.all("rtpmap"):
+        number, _, encoding = text.partition(" ")
+        names[_number(number, 127, "payload type")] = encoding.strip().lower()
+    vp8 = next((number for number in formats if names.get(number) == "vp8/90000"), None)
+    if vp8 is None:
+        raise NoCommonCodecError("The offer has no VP8, which is what this server sends.")
+    for text in lines.all("fmtp"):
+        number, _, parameters = text.partition(" ")
+        rtx = _number(number, 127, "payload type")
+        if names.get(rtx) == "rtx/90000" and rtx in formats and rtx != vp8:
+            values = dict(part.strip().partition("=")[::2] for part in parameters.split(";"))
+            if values.get("apt") == str(vp8):
+                return vp8, rtx
+    return vp8, None
+
+
+def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset[str]]:
+    ids: dict[str, int] = {}
+    directed = set()
+    for text in [*lines.all("extmap"), *session.all("extmap")]:
+        parts = text.split()
+        if len(parts) < 2:
+            raise OfferError(f"a=extmap:{text[:40]} makes no sense: it needs a number and a URI.")
+        number, _, direction = parts[0].partition("/")
+        value = _number(number, 65_535, "header extension id")
+        uri = parts[1]
+        receivable = direction in {"", "sendrecv", "recvonly"}
+        if uri in _EXTENSIONS and 1 <= value <= 14 and receivable and uri not in ids and value not in ids.values():
+            ids[uri] = value
+            if direction:
+                directed.add(uri)
+    mid = lines.first("mid")
+    if not mid or len(mid) > MAX_MID:
+        ids.pop(MID, None)
+    return ExtensionIds(ids.get(ABS_SEND_TIME), ids.get(MID), ids.get(PLAYOUT_DELAY)), frozenset(directed)
+
+
+def _extmap(offer: Offer) -> Iterator[str]:
+    ids = offer.extensions
+    for number, uri in zip((ids.abs_send_time, ids.mid, ids.playout_delay), _EXTENSIONS, strict=True):
+        if number is not None:
+            yield f"a=extmap:{number}{'/sendonly' if uri in offer.directed else ''} {uri}"
+
+
+def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, ...]:
+    offered = set()
+    for text in lines.all("rtcp-fb"):
+        number, _, kind = text.partition(" ")
+        if number in {str(payload_type), "*"}:
+            offered.add(kind.strip())
+    return tuple(kind for kind in FEEDBACK if kind in offered and (kind != "nack" or rtx is not None))
+
+
+def _default_address(candidates: Sequence[str]) -> tuple[str, int]:
+    """Address and port of the first candidate (RFC 8839 section 5.1)."""
+    parts = candidates[0].split()
+    return parts[4], int(parts[5])
