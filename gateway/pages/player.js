@@ -444,18 +444,24 @@ class ServerClock {
 /**
  * Seconds from the capture of the picture on the screen to its display, or null.
  *
- * The RTP timestamps of this server are its wall clock at 90 kHz, modulo 2^32. The frame callback knows the timestamp of
- * the very frame and when it is displayed; where it does not, the receiver's last synchronization source is
- * the nearest thing.
+ * The frame callback knows the timestamp of the very frame and when it is displayed; where it does not, the
+ * receiver's last synchronization source is the nearest thing.
  */
 async function pictureAge(video, receiver, clock) {
   const frame = await nextFrame(video);
   const source = receiver?.getSynchronizationSources?.()[0];
   const timestamp = frame?.rtpTimestamp ?? source?.rtpTimestamp;
   const server = clock.at(frame?.expectedDisplayTime ?? performance.now());
-  if (timestamp === undefined || server === null) return null;
+  return timestamp === undefined || server === null ? null : timestampAge(timestamp, server / 1000);
+}
+
+/**
+ * Seconds from the RTP `timestamp` to `now`, the server's wall clock in seconds: the timestamps of this server are that
+ * clock at 90 kHz, modulo 2^32 (13 hours).
+ */
+export function timestampAge(timestamp, now) {
   const cycle = 2 ** 32;
-  const ticks = (((Math.round((server / 1000) * RTP_CLOCK) - timestamp) % cycle) + cycle) % cycle;
+  const ticks = (((Math.round(now * RTP_CLOCK) - timestamp) % cycle) + cycle) % cycle;
   // More than half a cycle means a clock that is a little off, not a picture that is half a day old.
   return ticks > cycle / 2 ? 0 : ticks / RTP_CLOCK;
 }

@@ -81,7 +81,7 @@ player.addEventListener("stopped", ({ detail }) => showStopped(detail));
 
 const rate = (bits) => (bits >= 1e6 ? `${(bits / 1e6).toFixed(2)} Mbit/s` : `${Math.round(bits / 1e3)} kbit/s`);
 const frames = (fps) => `${Math.round(fps)} fps`;
-const milliseconds = (seconds) => (seconds < 0.0095 ? `${(seconds * 1e3).toFixed(1)} ms` : `${Math.round(seconds * 1e3)} ms`);
+const milliseconds = (seconds) => (seconds < 0.001 ? "under 1 ms" : `${Math.round(seconds * 1e3)} ms`);
 
 const bitrateChart = new Chart($("bitrate-chart"), { name: "Bitrate", format: rate, caption: $("bitrate-range") });
 const fpsChart = new Chart($("fps-chart"), { name: "Frame rate", format: frames, caption: $("fps-range") });

@@ -1,0 +1,253 @@
+"""The pages in real browsers: what they show, what they do when the server fails, and that everybody can use them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.browsers import chromium, firefox, playback, read_picture
+from tests.whep_site import HEIGHT, WIDTH, WhepSite, stream
+
+pytestmark = pytest.mark.browser
+
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+
+NAMELESS = """() => [...document.querySelectorAll("button, a, svg[role=img], video, img, [role=group], section, nav")]
+  .filter((element) => element.tagName === "IMG" ? !element.hasAttribute("alt")
+    : !(element.getAttribute("aria-label") || element.getAttribute("aria-labelledby") || element.innerText?.trim()
+        || element.textContent.trim()))
+  .map((element) => element.outerHTML)"""
+
+
+class Visit:
+    """One page, with all that it logged and asked for."""
+
+    def __init__(self, page: Page, site: WhepSite) -> None:
+        self.page = page
+        self.site = site
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda said: self.complaints.append(said.text) if said.type != "log" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    async def goto(self, path: str) -> None:
+        await self.page.goto(self.site.url + path)
+
+    async def check_manners(self) -> None:
+        """No errors, no foreign servers, everything has a name, and nothing sticks out at the side."""
+        assert not self.complaints
+        assert [url for url in self.requests if not url.startswith(self.site.url + "/")] == []
+        assert await self.page.evaluate(NAMELESS) == []
+        assert await self.page.locator("h1").count() == 1
+        assert await self.page.locator("main").count() == 1
+        assert await self.page.locator("html").get_attribute("lang") == "en"
+        assert await self.page.title() != ""
+        excess = await self.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        assert excess <= 0
+
+
+@asynccontextmanager
+async def visit(browser: Browser, site: WhepSite, viewport: dict[str, int] = DESKTOP) -> AsyncIterator[Visit]:
+    page = await browser.new_page(viewport=viewport)  # type: ignore[arg-type]
+    try:
+        yield Visit(page, site)
+    finally:
+        await page.close()
+
+
+async def until_playing(page: Any, *, beyond: int = 0, timeout: float = 20) -> int:
+    """Wait for a picture after frame `beyond`; its index."""
+    async with asyncio.timeout(timeout):
+        while True:
+            picture = await read_picture(page)
+            if picture is not None and picture["frame"] > beyond:
+                return picture["frame"]
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+async def test_the_list_shows_what_is_live(viewport: dict[str, int]) -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site, viewport) as visitor:
+        site.streams = [stream("main", viewers=3), stream("garden"), stream("attic", live=False)]
+        await visitor.goto("/")
+        cards = visitor.page.get_by_role("list", name="Streams").get_by_role("listitem")
+        await expect(cards).to_have_count(3)
+        await expect(cards.locator(".name")).to_have_text(["garden", "main", "attic"])
+        await expect(cards.locator(".badge")).to_have_text(["Live", "Live", "Off air"])
+        await expect(cards.nth(1).locator(".facts")).to_have_text("720p at 30 fps · 3 viewers")
+        await expect(visitor.page.get_by_role("status")).to_have_text("2 streams on the air")
+        picture = visitor.page.get_by_role("img", name="What main shows now")
+        await expect(picture).to_be_visible()
+        assert await picture.evaluate("(image) => image.naturalWidth") == WIDTH
+        await visitor.check_manners()
+
+        await visitor.page.keyboard.press("Tab")
+        await expect(visitor.page.get_by_role("link", name="Skip to the streams")).to_be_focused()
+        site.streams = []
+        await expect(cards).to_have_count(0)
+        await expect(visitor.page.get_by_role("heading", name="Nothing is live yet")).to_be_visible()
+        await expect(visitor.page.get_by_text("beamcast broadcast film.mp4 --stream main")).to_be_visible()
+        await visitor.check_manners()
+
+
+async def test_the_list_says_when_the_server_does_not_answer() -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.goto("/")
+        card = visitor.page.get_by_role("link", name="main")
+        await expect(card).to_be_visible()
+        site.streams = None
+        await expect(visitor.page.get_by_role("alert")).to_contain_text("The server does not answer")
+        await expect(card).to_be_visible()
+        site.streams = [stream("main")]
+        await expect(visitor.page.get_by_role("alert")).to_be_hidden()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+async def test_watching(viewport: dict[str, int]) -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site, viewport) as visitor:
+        page = visitor.page
+        await visitor.goto("/watch/main#token=open-sesame")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("main")
+        await until_playing(page)
+        assert site.authorization == "Bearer open-sesame"
+        await expect(page.get_by_role("status")).to_have_text("Playing")
+        await expect(page.locator("#quality")).to_have_text(f"{HEIGHT}p")
+        await expect(page.locator("#size")).to_have_text(f"{WIDTH} × {HEIGHT}")
+        for figure in ("fps", "bitrate", "latency", "rtt", "loss", "freezes"):
+            await expect(page.locator(f"#{figure}")).not_to_have_text("–")
+        await expect(page.locator("#bitrate-chart")).to_have_attribute("aria-label", _now("Bitrate"))
+        figures = await playback(page)
+        assert (figures["frameWidth"], figures["frameHeight"]) == (WIDTH, HEIGHT)
+        assert figures["framesDecoded"] > 10
+        await visitor.check_manners()
+
+        await page.get_by_role("button", name="Pause").click()
+        await expect(page.get_by_role("status")).to_have_text("Paused")
+        await site.until("deleted", 1)
+        await page.get_by_role("button", name="Play").click()
+        await expect(page.get_by_role("status")).to_have_text("Playing")
+        await page.goto("about:blank")
+        await site.until("deleted", 2)
+        assert site.deleted == ["secret-1", "secret-2"]
+        assert visitor.complaints == []
+
+
+def _now(name: str) -> Any:
+    return re.compile(rf"{name} of the last minute: now \d")
+
+
+@pytest.mark.parametrize(
+    ("status", "explained"), [(401, "needs a token"), (403, "may not watch"), (404, "There is no stream “main”")]
+)
+async def test_a_hopeless_refusal_is_explained_and_not_repeated(status: int, explained: str) -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        site.refusal = (status, {})
+        await visitor.page.clock.install()
+        await visitor.goto("/watch/main")
+        await expect(visitor.page.get_by_role("status")).to_contain_text(explained)
+        await visitor.page.clock.run_for(60_000)
+        assert site.posts == 1
+        await visitor.page.get_by_role("button", name="Try again").click()
+        await site.until("posts", 2)
+
+
+async def test_the_schedule_of_attempts() -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        site.refusal = (500, {})
+        await visitor.page.clock.install()
+        await visitor.goto("/")
+        lowest, highest = await visitor.page.evaluate(
+            """async () => {
+              const { retryDelay } = await import("/static/player.js");
+              return [0, 1].map((random) => [0, 1, 2, 3, 4, 9].map((failures) => retryDelay(failures, () => random)));
+            }"""
+        )
+        assert lowest == [0, 800, 1600, 3200, 4000, 4000]
+        assert highest == pytest.approx([200, 1200, 2400, 4800, 8000, 8000])
+
+        await visitor.goto("/watch/main")
+        state = visitor.page.get_by_role("status")
+        for posts, wait in enumerate((1200, 2400, 4800, 8000, 8000), start=1):
+            await site.until("posts", posts)
+            await expect(state).to_contain_text("The server answered with error 500. ")
+            before = await visitor.page.evaluate("() => beamcast.player.state")
+            assert before == "reconnecting"
+            await visitor.page.clock.run_for(wait)
+        await site.until("posts", 6)
+
+
+@pytest.mark.parametrize(("status", "explained"), [(409, "The stream is not live yet"), (503, "The server is full")])
+async def test_retry_after_is_honoured(status: int, explained: str) -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        site.refusal = (status, {"Retry-After": "7"})
+        await visitor.page.clock.install()
+        await visitor.goto("/watch/main")
+        await expect(visitor.page.get_by_role("status")).to_contain_text(explained)
+        await expect(visitor.page.get_by_role("status")).to_contain_text("7\u00a0s")
+        await visitor.page.clock.run_for(6900)
+        assert site.posts == 1
+        await visitor.page.clock.run_for(700)
+        await site.until("posts", 2)
+
+
+async def test_a_server_that_died_is_replaced_within_seconds() -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.goto("/watch/main")
+        await until_playing(visitor.page, beyond=20)
+        await visitor.page.evaluate(
+            """() => {
+              const video = document.querySelector("video");
+              window.sizes = [];
+              setInterval(() => window.sizes.push(video.videoWidth), 50);
+            }"""
+        )
+        died = time.monotonic()
+        site.tracks[0].silent = True
+        await site.until("posts", 2, timeout=5)
+        async with asyncio.timeout(5):
+            while (await read_picture(visitor.page) or {"ageMs": 9999})["ageMs"] > 500:
+                await asyncio.sleep(0.02)
+        assert time.monotonic() - died < 5
+        await site.until("deleted", 1)
+        assert site.deleted == ["secret-1"]
+        await expect(visitor.page.get_by_role("status")).to_have_text("Playing")
+        assert len(site.tracks) == 2
+        # The last picture stayed while the new connection came about.
+        sizes = await visitor.page.evaluate("() => window.sizes")
+        assert sizes.count(WIDTH) > 0.9 * len(sizes)
+
+
+async def test_the_age_of_a_timestamp() -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.goto("/")
+        now = 1_767_225_600.5
+        ticks = int(now * 90_000) % 2**32
+        cases = [ticks - 9000, ticks, ticks + 900, (ticks - 90_000 * 3600) % 2**32]
+        ages = await visitor.page.evaluate(
+            """async ([cases, now]) => {
+              const { timestampAge } = await import("/static/player.js");
+              return cases.map((timestamp) => timestampAge(timestamp, now));
+            }""",
+            [cases, now],
+        )
+        assert ages == pytest.approx([0.1, 0.0, 0.0, 3600.0])
+
+
+async def test_firefox_plays_the_page() -> None:
+    async with WhepSite() as site, firefox() as page:
+        await page.goto(f"{site.url}/watch/main")
+        first = await until_playing(page)
+        await until_playing(page, beyond=first + 20)
+        figures = await playback(page)
+        assert (figures["frameWidth"], figures["frameHeight"]) == (WIDTH, HEIGHT)
+        assert await page.evaluate("() => beamcast.player.state") == "playing"
+        assert page.console == []
