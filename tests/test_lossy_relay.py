@@ -123,7 +123,7 @@ async def test_each_client_has_a_port_of_its_own_and_gets_its_own_answers() -> N
 
         relay.impairment = Impairment(blackout=True)
         clients[0].send(b"into the dark")
-        while relay.up.blacked_out == 0:  # noqa: ASYNC110 (a counter, not an event)
+        while relay.up.blacked_out == 0:
             await asyncio.sleep(0.005)
         assert (relay.up.sent, relay.down.sent) == (3, 3)
         for client in clients:
