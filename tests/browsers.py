@@ -33,6 +33,8 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # It looks for its maker's servers all the same: so it finds no names.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
     "--autoplay-policy=no-user-gesture-required",
 ]
 
@@ -41,7 +43,8 @@ FIREFOX_PREFERENCES: dict[str, bool | int | str] = {
     "media.peerconnection.ice.loopback": True,
     "media.peerconnection.ice.obfuscate_host_addresses": False,
     "media.autoplay.default": 0,
-    # No connection but those of the test.
+    # No connection but those of the test, and no name looked up.
+    "network.dns.disabled": True,
     "app.normandy.enabled": False,
     "app.update.enabled": False,
     "app.update.disabledForTesting": True,
