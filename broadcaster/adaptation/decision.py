@@ -1,0 +1,33 @@
+"""Decision: one change of quality with everything that led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Rule = Literal["loss-high", "loss-low", "rtt-high", "estimate-low", "headroom"]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a viewer is: frames per second, the rung's name (None where there are no rungs), bit/s (None: unknown)."""
+
+    fps: float
+    rung: str | None
+    bitrate: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What changed, and why.
+
+    `rule` is the name of the rule that fired; `inputs` are the measurements that it saw and `thresholds` the lines
+    that decided, keyed as the input that they were held against.
+    """
+
+    rule: Rule
+    before: State
+    after: State
+    inputs: Mapping[str, float | None]
+    thresholds: Mapping[str, float]
