@@ -1,0 +1,23 @@
+"""From encoded frames to protected packets: packetised once per rung, rewritten per viewer; and the RTCP back."""
+
+from workers.forward.clock import WallClock
+from workers.forward.fanout import Fanout, PythonFanout
+from workers.forward.forwarder import Forwarder, ForwarderSettings, FrameSelector
+from workers.forward.history import HistoryLimits
+from workers.forward.outlet import Feedback, Outlet, OutletParameters, OutletSettings
+from workers.forward.packets import ExtensionIds
+
+__all__ = [
+    "ExtensionIds",
+    "Fanout",
+    "Feedback",
+    "Forwarder",
+    "ForwarderSettings",
+    "FrameSelector",
+    "HistoryLimits",
+    "Outlet",
+    "OutletParameters",
+    "OutletSettings",
+    "PythonFanout",
+    "WallClock",
+]

@@ -137,7 +137,7 @@ class Forwarder:
             del requested[rung]
         for place in self._places.values():
             if now >= place.report_at and place.outlet.packets:
-                place.report_at = now + settings.report_interval
+                place.report_at = max(place.report_at + settings.report_interval, now)
                 place.outlet.report(now)
             if place.waiting_for is not None:
                 self._request(place.waiting_for)

@@ -1,0 +1,236 @@
+"""One stream's frames to its viewers: who gets what, and what is asked of the broadcaster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from broadcaster.adaptation.levels import Level
+from broadcaster.stream import EncodedFrame
+from tests.rtp_viewer import CLOCK, RtpViewer, frame
+from tests.test_rtcp import PLI, nack
+from workers.forward.fanout import PythonFanout
+from workers.forward.forwarder import Forwarder, ForwarderSettings
+from workers.forward.history import LostPacket
+from workers.forward.outlet import Outlet
+from workers.forward.packets import PacketisedFrame
+
+
+def level(rung: int) -> Level:
+    return Level(rung=rung, layer=2, name=f"r{rung}", width=64, height=36, fps=30.0, bitrate=1000)
+
+
+@dataclass
+class Selector:
+    """Takes every frame of its rung, and a keyframe of the rung that it waits for."""
+
+    waiting_for: int | None
+    current: Level | None = None
+    asked: list[EncodedFrame] = field(default_factory=list)
+
+    def accepts(self, frame: EncodedFrame) -> bool:
+        self.asked.append(frame)
+        if frame.keyframe and frame.rung == self.waiting_for:
+            self.current, self.waiting_for = level(frame.rung), None
+        return self.current is not None and frame.rung == self.current.rung
+
+
+class Recorder:
+    """A fan-out that remembers instead of sending."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, tuple[Outlet, ...]]] = []
+        self.resent: list[LostPacket] = []
+
+    def send(self, packets: PacketisedFrame, outlets: Sequence[Outlet]) -> int:
+        self.sent.append((packets.frame.index, tuple(outlets)))
+        for outlet in outlets:
+            outlet.packets += 1
+        return len(outlets)
+
+    def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
+        self.resent += lost
+        return len(lost)
+
+
+class Stage:
+    """A forwarder with everything around it at hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.requests: list[int] = []
+        self.demands: list[dict[int, int]] = []
+        self.fanout = Recorder()
+        self.forwarder = Forwarder(
+            self.fanout,
+            self.requests.append,
+            self._demanded,
+            settings=ForwarderSettings(report_interval=1.0, keyframe_timeout=1.0),
+            monotonic=lambda: self.now,
+        )
+
+    def _demanded(self, demand: Mapping[int, int]) -> None:
+        self.demands.append(dict(demand))
+
+
+def test_a_newcomers_keyframe_is_asked_for_at_once_and_once_for_all() -> None:
+    stage = Stage()
+    with RtpViewer() as one, RtpViewer() as two, RtpViewer() as three:
+        stage.forwarder.attach(one.outlet, Selector(1))
+        assert stage.requests == [1]
+        stage.forwarder.attach(two.outlet, Selector(1))
+        stage.forwarder.attach(three.outlet, Selector(0))
+        assert stage.requests == [1, 0]
+        stage.forwarder.frame(frame(0, rung=1))
+        assert stage.fanout.sent == []
+        stage.forwarder.frame(frame(1, rung=1, keyframe=True))
+        stage.forwarder.frame(frame(2, rung=1))
+        assert stage.fanout.sent == [(1, (one.outlet, two.outlet)), (2, (one.outlet, two.outlet))]
+        stage.now += 10
+        stage.forwarder.tick(stage.now)
+        assert stage.requests == [1, 0, 0], "only the one that still waits"
+
+
+def test_a_frame_costs_nothing_to_viewers_of_other_rungs() -> None:
+    stage = Stage()
+    with RtpViewer() as one, RtpViewer() as two:
+        low, high = Selector(2), Selector(0)
+        stage.forwarder.attach(one.outlet, low)
+        stage.forwarder.attach(two.outlet, high)
+        for rung in (0, 1, 2):
+            stage.forwarder.frame(frame(rung, rung=rung, keyframe=True))
+        assert [seen.rung for seen in low.asked] == [2]
+        assert [seen.rung for seen in high.asked] == [0]
+
+
+def test_a_switch_asks_for_a_keyframe_and_keeps_the_old_rung_until_it_comes() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        selector = Selector(1)
+        stage.forwarder.attach(viewer.outlet, selector)
+        stage.forwarder.frame(frame(1, rung=1, keyframe=True))
+        selector.waiting_for = 0
+        stage.forwarder.reselect(viewer.outlet)
+        assert stage.requests == [1, 0]
+        stage.forwarder.frame(frame(2, rung=1))
+        stage.forwarder.frame(frame(2, rung=0))
+        stage.forwarder.frame(frame(3, rung=0, keyframe=True))
+        stage.forwarder.frame(frame(4, rung=1))
+        stage.forwarder.frame(frame(5, rung=0))
+        assert [index for index, _ in stage.fanout.sent] == [1, 2, 3, 5]
+        assert stage.demands == [{1: 1}, {0: 1, 1: 1}, {0: 1}]
+
+
+def test_a_selector_that_begins_to_wait_on_its_own_is_noticed() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        selector = Selector(0)
+        stage.forwarder.attach(viewer.outlet, selector)
+        stage.forwarder.frame(frame(1, keyframe=True))
+        selector.waiting_for = 0
+        stage.forwarder.frame(frame(2))
+        assert stage.requests == [0, 0]
+
+
+def test_a_keyframe_that_does_not_come_is_asked_for_again() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        stage.forwarder.attach(viewer.outlet, Selector(0))
+        stage.forwarder.tick(100.9)
+        assert stage.requests == [0]
+        stage.now = 101.0
+        stage.forwarder.tick(101.0)
+        assert stage.requests == [0, 0]
+        stage.forwarder.frame(frame(1, keyframe=True))
+        stage.forwarder.tick(110.0)
+        assert stage.requests == [0, 0]
+
+
+def test_lost_pictures_ask_for_the_viewers_rung_and_are_coalesced() -> None:
+    stage = Stage()
+    with RtpViewer() as one, RtpViewer() as two, RtpViewer() as fresh:
+        for viewer in (one, two):
+            stage.forwarder.attach(viewer.outlet, Selector(1))
+        stage.forwarder.frame(frame(1, rung=1, keyframe=True))
+        one.say(PLI, stage.now)
+        two.say(PLI, stage.now)
+        assert stage.requests == [1, 1]
+        stage.forwarder.attach(fresh.outlet, Selector(0))
+        fresh.say(PLI, stage.now)
+        assert stage.requests == [1, 1, 0], "it has no picture that it could have lost"
+
+
+def test_demand_is_told_when_it_changes_and_only_then() -> None:
+    stage = Stage()
+    with RtpViewer() as one, RtpViewer() as two:
+        stage.forwarder.attach(one.outlet, Selector(0))
+        stage.forwarder.attach(two.outlet, Selector(0))
+        stage.forwarder.frame(frame(1, keyframe=True))
+        stage.forwarder.reselect(one.outlet)
+        assert stage.demands == [{0: 1}, {0: 2}]
+        assert stage.forwarder.demand == {0: 2}
+        stage.forwarder.detach(one.outlet)
+        stage.forwarder.detach(two.outlet)
+        assert stage.demands[2:] == [{0: 1}, {}]
+        assert len(stage.forwarder) == 0
+
+
+def test_the_departed_get_nothing_and_leave_twice_in_peace() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        stage.forwarder.attach(viewer.outlet, Selector(0))
+        stage.forwarder.detach(viewer.outlet)
+        stage.forwarder.detach(viewer.outlet)
+        stage.forwarder.frame(frame(1, keyframe=True))
+        viewer.say(PLI, stage.now)
+        stage.forwarder.tick(stage.now + 5)
+        assert stage.fanout.sent == []
+        assert stage.requests == [0]
+
+
+def test_an_empty_frame_is_not_sent() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        stage.forwarder.attach(viewer.outlet, Selector(0))
+        stage.forwarder.frame(frame(1, keyframe=True))
+        stage.forwarder.frame(frame(2, size=0))
+        assert [index for index, _ in stage.fanout.sent] == [1]
+
+
+def test_sender_reports_keep_their_rhythm() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        stage.forwarder.attach(viewer.outlet, Selector(0))
+        stage.forwarder.tick(100.1)
+        assert viewer.datagrams() == []
+        stage.forwarder.frame(frame(1, keyframe=True))
+        counts = []
+        for tenth in range(2, 40):
+            stage.forwarder.tick(100 + tenth / 10)
+            counts.append(len(viewer.datagrams()))
+        assert sum(counts) == 4
+        assert max(counts) == 1
+
+
+def test_a_tick_each_second_reports_each_second_although_it_is_a_little_early_or_late() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        stage.forwarder.attach(viewer.outlet, Selector(0))
+        stage.forwarder.frame(frame(1, keyframe=True))
+        for second in range(20):
+            stage.forwarder.tick(100.5 + second + (0.01 if second % 2 else -0.01))
+        assert len(viewer.datagrams()) == 20
+
+
+def test_a_lost_packet_is_sent_again_on_the_wire() -> None:
+    with RtpViewer() as viewer:
+        forwarder = Forwarder(
+            PythonFanout(CLOCK, lambda: 100.0), lambda rung: None, lambda demand: None, monotonic=lambda: 100.0
+        )
+        forwarder.attach(viewer.outlet, Selector(0))
+        forwarder.frame(frame(1, keyframe=True))
+        received = viewer.received()
+        viewer.say(nack([received[2].sequence]), 100.05)
+        (again,) = viewer.received()
+        assert again.payload == received[2].sequence.to_bytes(2, "big") + received[2].payload
+        assert viewer.outlet.retransmissions == 1

@@ -1,0 +1,147 @@
+"""Retransmission: the right bytes, and never more than is fair."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.rtp_viewer import frame
+from workers.forward.history import History, HistoryLimits, LostPacket
+from workers.forward.packets import CHUNK_SIZE, DESCRIPTOR_SIZE, descriptors, packetise
+
+LIMITS = HistoryLimits()
+
+
+class Sender:
+    """What an outlet does to its history, without the sending."""
+
+    def __init__(self, limits: HistoryLimits = LIMITS, start: int = 0) -> None:
+        self.history = History(limits)
+        self.following = start
+        self.octets = 0
+        self.packets: dict[int, tuple[bytes, bytes]] = {}
+
+    def send(self, index: int, now: float, size: int = 3000) -> list[int]:
+        packets = packetise(frame(index, size=size))
+        pair = descriptors(index & 0x7FFF, index & 0xFF, 0, False, 0)
+        self.history.record((self.following, now, packets.frame.timestamp, packets, pair))
+        numbers = []
+        for place, chunk in enumerate(packets.chunks):
+            number = self.following & 0xFFFF
+            self.packets[number] = (pair[min(place, 1)], chunk)
+            numbers.append(number)
+            self.following += 1
+        self.octets += packets.octets
+        return numbers
+
+    def ask(self, lost: list[int], now: float, rtt: float | None = 0.05) -> list[LostPacket]:
+        return self.history.choose(lost, following=self.following, octets=self.octets, now=now, rtt=rtt)
+
+
+def size_of(packets: list[LostPacket]) -> int:
+    return sum(len(packet.chunk) + DESCRIPTOR_SIZE for packet in packets)
+
+
+@given(st.integers(0, 200_000), st.lists(st.integers(1, 5 * CHUNK_SIZE), min_size=1, max_size=30))
+def test_every_recent_packet_is_found_with_its_first_bytes(start: int, sizes: list[int]) -> None:
+    sender = Sender(HistoryLimits(burst=10**9), start)
+    numbers = [number for index, size in enumerate(sizes) for number in sender.send(index, 1.0, size)]
+    found = sender.ask(numbers, 1.5)
+    assert [packet.sequence for packet in found] == numbers
+    assert [(packet.descriptor, packet.chunk) for packet in found] == [sender.packets[number] for number in numbers]
+    assert [packet.sequence for packet in found if packet.marker] == [
+        packet.sequence
+        for packet, after in zip(found, [*found[1:], None], strict=True)
+        if after is None or after.timestamp != packet.timestamp
+    ]
+
+
+@given(st.lists(st.integers(0, 0xFFFF)))
+def test_what_was_never_sent_is_never_resent(lost: list[int]) -> None:
+    sender = Sender(start=1000)
+    sent = sender.send(0, 1.0)
+    assert {packet.sequence for packet in sender.ask(lost, 1.1)} == set(lost) & set(sent)
+
+
+def test_an_empty_history_has_nothing() -> None:
+    assert Sender().ask([0, 1, 0xFFFF], 1.0) == []
+
+
+def test_too_old_is_gone() -> None:
+    sender = Sender()
+    (number, *_) = sender.send(0, 1.0)
+    assert sender.ask([number], 1.0 + LIMITS.age + 0.01) == []
+
+
+def test_more_frames_than_are_remembered_are_gone() -> None:
+    sender = Sender()
+    first = sender.send(0, 1.0)
+    for index in range(LIMITS.frames):
+        sender.send(index, 1.0, size=10)
+    assert sender.ask(first, 1.0) == []
+
+
+def test_repeats_wait_for_a_round_trip_and_stop_after_three() -> None:
+    sender = Sender()
+    (number, *_) = sender.send(0, 1.0)
+    sent = [now for now in range(0, 600, 5) if sender.ask([number], 1.0 + now / 1000, rtt=0.0799)]
+    assert sent == [0, 80, 160]
+    assert sender.history.ignored == 120 - 3
+
+
+def test_an_unknown_or_tiny_round_trip_still_makes_repeats_wait() -> None:
+    for rtt, pause in ((None, LIMITS.unknown_rtt), (0.001, LIMITS.shortest)):
+        sender = Sender()
+        (number, *_) = sender.send(0, 1.0)
+        assert sender.ask([number, number], 1.0, rtt)
+        assert not sender.ask([number], 1.0 + pause - 0.001, rtt)
+        assert sender.ask([number], 1.0 + pause + 0.001, rtt)
+
+
+class LoopingViewer(RuleBasedStateMachine):
+    """A viewer that asks for anything at any time gets its share and one burst, and each packet at most three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sender = Sender(HistoryLimits(burst=20_000, share=0.5))
+        self.now = 1.0
+        self.index = 0
+        self.resent = 0
+        self.times: dict[bytes, int] = {}
+
+    @rule(size=st.integers(1, 20_000), pause=st.floats(0, 0.1))
+    def send(self, size: int, pause: float) -> None:
+        self.now += pause
+        self.index += 1
+        self.sender.send(self.index, self.now, size)
+
+    @rule(pause=st.floats(0, 0.3), times=st.integers(1, 4))
+    def loop(self, pause: float, times: int) -> None:
+        for _ in range(times):
+            self.now += pause
+            everything = [(self.sender.following - back) & 0xFFFF for back in range(100)]
+            found = self.sender.ask(everything, self.now, rtt=0.0)
+            self.resent += size_of(found)
+            for packet in found:
+                key = packet.sequence.to_bytes(2, "big") + packet.descriptor
+                self.times[key] = self.times.get(key, 0) + 1
+
+    @invariant()
+    def fair(self) -> None:
+        assert self.resent <= 20_000 + 0.5 * self.sender.octets
+        assert max(self.times.values(), default=0) <= LIMITS.resends
+
+
+TestLoopingViewer = LoopingViewer.TestCase
+
+
+def test_a_second_of_looped_nacks_returns_less_than_was_sent() -> None:
+    sender = Sender()
+    resent = 0
+    for millisecond in range(1000):
+        if millisecond % 33 == 0:
+            sender.send(millisecond, 1.0 + millisecond / 1000)
+        everything = [(sender.following - back) & 0xFFFF for back in range(1, 17)]
+        resent += size_of(sender.ask(everything, 1.0 + millisecond / 1000, rtt=0.001))
+    assert resent <= sender.octets + LIMITS.burst
