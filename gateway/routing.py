@@ -21,6 +21,8 @@ class RoutingSettings:
     """Seconds for which a stream that went off the air is told apart from one that never was."""
     names: int = 1000
     """Streams remembered at most."""
+    settling: float = 30.0
+    """Seconds for the first stream to come on the air, after the gateway did."""
 
 
 DEFAULT_ROUTING = RoutingSettings()
@@ -28,7 +30,7 @@ DEFAULT_ROUTING = RoutingSettings()
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A worker as its lease shows it; `age` is the lease's in seconds, `carries` says that it has the stream already."""
+    """A worker as its lease shows it: the lease's `age` in seconds, and whether it `carries` the viewer's stream."""
 
     id: str
     ready: bool
@@ -57,18 +59,19 @@ class Router:
     def assign(self, now: float, workers: Iterable[Candidate], *, tried: frozenset[str] = frozenset()) -> Assignment:
         """Choose a worker that is not in `tried`, and count the viewer on it.
 
-        Raises LookupError when no worker can take one.
+        Full is only who says so in the lease, whatever was assigned since: some may have left again, and a worker
+        itself knows best. Raises LookupError when no worker can take one.
         """
         known = list(workers)
         self._forget({worker.id: now - worker.age for worker in known})
         best: tuple[float, bool, str] | None = None
         for worker in known:
-            if not self.usable(worker) or worker.id in tried or worker.id in self._avoided:
+            full = worker.viewers >= worker.capacity
+            if full or not self.usable(worker) or worker.id in tried or worker.id in self._avoided:
                 continue
             viewers = worker.viewers + len(self._assigned.get(worker.id, ()))
-            if viewers < worker.capacity:
-                rank = (viewers / worker.capacity, not worker.carries, worker.id)
-                best = rank if best is None else min(best, rank)
+            rank = (viewers / worker.capacity, not worker.carries, worker.id)
+            best = rank if best is None else min(best, rank)
         if best is None:
             raise LookupError("no worker can take a viewer")
         assignment = Assignment(best[2])
@@ -76,7 +79,7 @@ class Router:
         return assignment
 
     def usable(self, worker: Candidate) -> bool:
-        """Whether the worker takes viewers and its lease is on time."""
+        """Whether the worker serves viewers, though it may be full, and its lease is on time."""
         return worker.ready and worker.age < self._settings.late
 
     def joined(self, assignment: Assignment, now: float) -> None:
@@ -106,22 +109,29 @@ class Router:
 class RecentStreams:
     """The streams that were on the air lately, so that a player learns to wait (409) rather than to give up (404)."""
 
-    def __init__(self, settings: RoutingSettings = DEFAULT_ROUTING) -> None:
+    def __init__(self, started: float, settings: RoutingSettings = DEFAULT_ROUTING) -> None:
         self._settings = settings
+        self._started = started
         self._seen: OrderedDict[str, float] = OrderedDict()
+        self._none_yet = True
 
     def note(self, names: Iterable[str], now: float) -> None:
-        """These streams are on the air now."""
+        """These streams, and no others, are on the air now."""
         for name in names:
             self._seen[name] = now
             self._seen.move_to_end(name)
+            self._none_yet = False
         while len(self._seen) > self._settings.names:
             self._seen.popitem(last=False)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._seen
-
-    def expire(self, now: float) -> None:
-        """Forget the streams that have been away for too long."""
         while self._seen and next(iter(self._seen.values())) < now - self._settings.remembered:
             self._seen.popitem(last=False)
+
+    def awaited(self, name: str, now: float) -> bool:
+        """Whether a stream that is off the air may come on again.
+
+        That holds for every name while this gateway is young and has seen no stream at all: then the whole house was
+        just started, and a page that was left open must not hear that its stream does not exist.
+        """
+        if self._none_yet and now - self._started < self._settings.settling:
+            return True
+        return now - self._seen.get(name, float("-inf")) <= self._settings.remembered
