@@ -1,0 +1,212 @@
+"""`beamcast broadcast`: one source, encoded once per rung, on the air as a stream."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import time
+from urllib.parse import urlsplit, urlunsplit
+
+import av
+
+from broadcaster.bus import Bus, Lease, new_epoch
+from broadcaster.bus.messages import RungInfo, StreamLease
+from broadcaster.ladder import Ladder, derive_rungs, parse_rungs
+from broadcaster.link import LinkServer, RungDemand
+from broadcaster.link.address import join_address, split_address
+from broadcaster.process import Shutdown, log_level, run
+from broadcaster.settings import Parser, port, redis_url
+from broadcaster.source import SharedSource, SourceStatus, jpeg, open_source
+from broadcaster.status import leave_id
+from broadcaster.stream import EncodedFrame, Rung, StreamDescription, stream_name
+
+log = logging.getLogger(__name__)
+
+THUMBNAIL_EVERY = 2.0
+"""Seconds between two thumbnails."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run `beamcast broadcast` until it is told to stop, and return its exit code."""
+    parser = Parser(prog="beamcast broadcast", description="Encode a source and put it on the air as a stream.")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        default=os.environ.get("BEAMCAST_SOURCE") or "pattern",
+        metavar="SOURCE",
+        help="a file, a URL, or 'pattern', the test pattern (default: pattern) [BEAMCAST_SOURCE]",
+    )
+    parser.option("--stream", stream_name, default="main", metavar="NAME", help="the name of the stream")
+    parser.option("--redis-url", redis_url, default="redis://127.0.0.1:6379", metavar="URL", help="the Redis to use")
+    parser.option("--link-host", default="127.0.0.1", metavar="HOST", help="the address that workers connect to")
+    parser.option("--link-port", port, default=0, metavar="PORT", help="the TCP port for workers; 0 takes a free one")
+    parser.option(
+        "--link-announce",
+        many=True,
+        metavar="HOST",
+        help="a host name or address that workers are told instead; may be given again",
+    )
+    parser.option(
+        "--ladder", metavar="TEXT", help="the rungs, like 1280x720@2500k,640x360@800k; derived from the source without"
+    )
+    parser.option("--id", help="the broadcaster's name in events (default: broadcaster-NAME)")
+    parser.option("--log-level", log_level, metavar="LEVEL", help="debug, info, warning or error")
+    options = parser.parse_args(arguments)
+    options.id = options.id or f"broadcaster-{options.stream}"
+    return run(lambda shutdown: serve(options, shutdown), name=options.id, level=options.log_level)
+
+
+async def serve(options: argparse.Namespace, shutdown: Shutdown) -> None:
+    """Open the source, and broadcast it until `shutdown`."""
+    source = await asyncio.to_thread(open_source, options.source, name=options.stream)
+    try:
+        size = source.width, source.height, source.fps
+        rungs = parse_rungs(options.ladder, *size) if options.ladder else derive_rungs(*size)
+        bus = Bus(options.redis_url, source=options.id)
+        await bus.start()
+        try:
+            await Broadcast(options, source, rungs, bus).run(shutdown)
+        finally:
+            await bus.close()
+    finally:
+        await asyncio.to_thread(source.close)
+
+
+def public_source(spec: str) -> str:
+    """`spec` as it may be shown: without the user, password and query of a URL."""
+    if "://" not in spec:
+        return spec
+    url = urlsplit(spec)
+    return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
+
+
+class Broadcast:
+    """A stream on the air: source -> ladder -> frame link, and its lease and thumbnails on the bus.
+
+    Pictures and frames come in threads of their own; everything else happens in the event loop.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        source: SharedSource,
+        rungs: tuple[Rung, ...],
+        bus: Bus,
+    ) -> None:
+        self._options = options
+        self._source = source
+        self._bus = bus
+        self._loop = asyncio.get_running_loop()
+        self._since = time.time()
+        self._description = StreamDescription(options.stream, new_epoch(), rungs)
+        self._addresses: list[str] = []
+        self._ladder = Ladder(rungs, self._frame)
+        self._link = LinkServer(
+            self._description, on_keyframe=self._ladder.request_keyframe, on_demand=self._demand_changed
+        )
+        self._lease: Lease = bus.lease("stream", options.stream, self._record)
+
+    async def run(self, shutdown: Shutdown) -> None:
+        """Broadcast until `shutdown`. ConfigurationError when the stream is on the air already."""
+        try:
+            await self._listen()
+            if await self._acquired(shutdown):
+                await self._on_air(shutdown)
+        finally:
+            await self._lease.release()
+            await self._link.close()
+            await asyncio.to_thread(self._ladder.close)
+
+    async def _listen(self) -> None:
+        listening = await self._link.start(self._options.link_host, self._options.link_port)
+        number = split_address(listening[0])[1]
+        announced = [join_address(host, number) for host in self._options.link_announce]
+        self._addresses = announced or listening
+
+    async def _acquired(self, shutdown: Shutdown) -> bool:
+        """Whether the lease is ours; it is not when the process is stopped while it waits for it."""
+        acquiring = asyncio.create_task(self._lease.acquire())
+        stopping = asyncio.create_task(shutdown.wait())
+        await asyncio.wait({acquiring, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (acquiring, stopping):
+            task.cancel()
+        acquired, _ = await asyncio.gather(acquiring, stopping, return_exceptions=True)
+        if isinstance(acquired, asyncio.CancelledError):
+            return False
+        if isinstance(acquired, BaseException):
+            raise acquired
+        return True
+
+    async def _on_air(self, shutdown: Shutdown) -> None:
+        leave_id("stream", self._options.stream)
+        self._source.on_change(self._source_changed)
+        unsubscribe = self._source.subscribe(self._ladder.push)
+        rungs = ", ".join(f"{rung.name} {rung.bitrate // 1000} kbit/s" for rung in self._description.rungs)
+        log.info("%s is on the air at %s: %s", self._options.stream, ", ".join(self._addresses), rungs)
+        thumbnails = asyncio.create_task(self._show_thumbnails(), name="thumbnails")
+        try:
+            await shutdown.wait()
+        finally:
+            thumbnails.cancel()
+            await asyncio.gather(thumbnails, return_exceptions=True)
+            unsubscribe()
+
+    async def _show_thumbnails(self) -> None:
+        while True:
+            picture = self._source.latest()
+            if picture is None:
+                await asyncio.sleep(THUMBNAIL_EVERY / 20)
+                continue
+            try:
+                await self._bus.put_picture(self._options.stream, await asyncio.to_thread(jpeg, picture))
+            except av.FFmpegError:
+                log.exception("no thumbnail could be made")
+            await asyncio.sleep(THUMBNAIL_EVERY)
+
+    def _frame(self, frame: EncodedFrame) -> None:
+        """Called in an encoder's thread."""
+        self._loop.call_soon_threadsafe(self._link.publish, frame)
+
+    def _source_changed(self, status: SourceStatus) -> None:
+        """Called in the source's thread."""
+        self._loop.call_soon_threadsafe(self._announce_change, status)
+
+    def _announce_change(self, status: SourceStatus) -> None:
+        if status.live:
+            log.info("the source is live, %dx%d", status.input_width, status.input_height)
+        else:
+            log.warning("the source is away, a slate stands in: %s", status.detail)
+        self._lease.renew_soon()
+
+    def _demand_changed(self, demands: dict[int, RungDemand]) -> None:
+        for rung, demand in demands.items():
+            self._ladder.set_demand(rung, demand.viewers > 0, demand.bitrate)
+        self._lease.renew_soon()
+
+    def _record(self) -> StreamLease:
+        return StreamLease(
+            name=self._description.name,
+            epoch=self._description.epoch,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            source=public_source(self._options.source),
+            live=self._source.live,
+            link=self._addresses,
+            fps=self._source.fps,
+            rungs=[
+                RungInfo(
+                    name=rung.name,
+                    width=rung.width,
+                    height=rung.height,
+                    fps=rung.fps,
+                    bitrate=rung.bitrate,
+                    layers=rung.layers,
+                    active=self._link.demands[index].viewers > 0,
+                )
+                for index, rung in enumerate(self._description.rungs)
+            ],
+            since=self._since,
+        )
