@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
-from broadcaster.process import Shutdown
 
 from broadcaster.bus import Bus, Registry, new_epoch
 from broadcaster.bus.messages import GatewayLease, WorkerLease, WorkerNotice
 from broadcaster.errors import ConfigurationError
+from broadcaster.process import Shutdown
 from broadcaster.status import leave_id
 from gateway.api import Api
 from gateway.cors import Cors
@@ -23,7 +23,7 @@ from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.pages import DIRECTORY, Pages
 from gateway.problems import problems
 from gateway.routing import RecentStreams, Router
-from gateway.whep import MAX_BODY, Whep
+from gateway.whep import DEFAULT_WHEP, MAX_BODY, Whep, WhepSettings
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class GatewaySettings:
     cors_origins: tuple[str, ...] = ("*",)
     ice_servers: tuple[str, ...] = ()
     pages: Path = field(default=DIRECTORY)
+    whep: WhepSettings = DEFAULT_WHEP
     watch_interval: float = 0.5
     finish: float = 5.0
     """For running requests to end after SIGTERM."""
@@ -52,7 +53,17 @@ def application(settings: GatewaySettings, bus: Bus, registry: Registry, recent:
     app = web.Application(middlewares=[metrics.observe, problems], client_max_size=MAX_BODY)
     app.on_response_prepare.append(Cors(settings.cors_origins).grant)
     app.on_response_prepare.append(_harden)
-    Whep(bus, registry, router, recent, metrics, tokens=settings.tokens, ice_servers=settings.ice_servers).add_to(app)
+    whep = Whep(
+        bus,
+        registry,
+        router,
+        recent,
+        metrics,
+        tokens=settings.tokens,
+        ice_servers=settings.ice_servers,
+        settings=settings.whep,
+    )
+    whep.add_to(app)
     Api(bus, registry, router).add_to(app)
     Pages(settings.pages).add_to(app)
 

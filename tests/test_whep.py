@@ -22,7 +22,7 @@ from broadcaster.errors import (
     SessionNotFoundError,
     StreamNotFoundError,
 )
-from gateway.whep import MAX_BODY, ice_server
+from gateway.whep import MAX_BODY, WhepSettings, ice_server
 from tests.fake_bus import ANSWER, FRAGMENT, OFFER, SECRET, Front, accepting, raising
 
 EXPOSED = {"Location", "ETag", "Link", "Accept-Patch", "Retry-After"}
@@ -222,9 +222,16 @@ async def test_an_endless_body_is_413(front: Front) -> None:
     assert sent < 16 * 1024 * 1024
 
 
+async def test_a_body_that_does_not_come_is_408(tmp_path: Path) -> None:
+    async with Front(tmp_path, whep=WhepSettings(body=0.05)).running() as front:
+        answer = await raw(front, HEAD + SDP + b"Content-Length: 100\r\n\r\nv=0")
+        assert answer.split()[1] == b"408"
+        assert front.bus.calls == []
+
+
 async def test_a_compressed_bomb_is_413(front: Front) -> None:
     headers = {"Content-Type": "application/sdp", "Content-Encoding": "gzip"}
-    await problem(await front.post(data=gzip.compress(b"v" * 50_000_000), headers=headers), 413)
+    await problem(await front.post(data=gzip.compress(b"v" * 5_000_000), headers=headers), 413)
 
 
 async def raw(front: Front, request: bytes) -> bytes:
