@@ -185,7 +185,9 @@ async def test_the_schedule_of_attempts() -> None:
         await site.until("posts", 6)
 
 
-@pytest.mark.parametrize(("status", "explained"), [(409, "The stream is not live yet"), (503, "The server is full")])
+@pytest.mark.parametrize(
+    ("status", "explained"), [(409, "The stream is not live yet"), (503, "The server has no room at the moment")]
+)
 async def test_retry_after_is_honoured(status: int, explained: str) -> None:
     async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
         site.refusal = (status, {"Retry-After": "7"})
@@ -211,7 +213,7 @@ async def test_a_server_that_died_is_replaced_within_seconds() -> None:
             }"""
         )
         died = time.monotonic()
-        site.tracks[0].silent = True
+        site.tracks[0].sounding.clear()
         await site.until("posts", 2, timeout=5)
         async with asyncio.timeout(5):
             while (await read_picture(visitor.page) or {"ageMs": 9999})["ageMs"] > 500:
@@ -224,6 +226,22 @@ async def test_a_server_that_died_is_replaced_within_seconds() -> None:
         # The last picture stayed while the new connection came about.
         sizes = await visitor.page.evaluate("() => window.sizes")
         assert sizes.count(WIDTH) > 0.9 * len(sizes)
+
+
+async def test_a_connection_that_comes_back_is_kept() -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.goto("/watch/main")
+        shown = await until_playing(visitor.page, beyond=5)
+        site.refusal = (500, {})
+        site.tracks[0].sounding.clear()
+        status = visitor.page.get_by_role("status")
+        await expect(status).to_contain_text("error 500")
+        await expect(visitor.page.locator("#fps")).to_have_text("–")
+        site.tracks[0].sounding.set()
+        await expect(status).to_have_text("Playing")
+        await until_playing(visitor.page, beyond=shown)
+        assert site.deleted == []
+        assert len(site.tracks) == 1
 
 
 async def test_the_age_of_a_timestamp() -> None:

@@ -21,19 +21,19 @@ WIDTH, HEIGHT, FPS = 320, 180, 20
 
 
 class BarcodeTrack(MediaStreamTrack):
-    """A grey picture with a barcode; `silent` stops it without a word, as a killed worker would."""
+    """A grey picture with a barcode; with `sounding` cleared it stops without a word, as a killed worker would."""
 
     kind = "video"
 
     def __init__(self) -> None:
         super().__init__()
-        self.silent = False
+        self.sounding = asyncio.Event()
+        self.sounding.set()
         self._index = 0
         self._started = time.monotonic()
 
     async def recv(self) -> VideoFrame:
-        if self.silent:
-            await asyncio.get_running_loop().create_future()
+        await self.sounding.wait()
         self._index += 1
         await asyncio.sleep(max(0.0, self._started + self._index / FPS - time.monotonic()))
         picture = np.full((HEIGHT, WIDTH), 90 + self._index % 60, np.uint8)

@@ -61,7 +61,7 @@ export class Player extends EventTarget {
     this.#video = video;
     this.#endpoint = endpoint;
     this.#token = token;
-    this.stats = null;
+    this.stats = null; // the last `stats` event's detail, while it plays
     addEventListener("pagehide", () => this.#leave());
     addEventListener("pageshow", (event) => {
       if (!event.persisted || this.#state === "stopped" || this.#state === "idle") return;
@@ -88,6 +88,7 @@ export class Player extends EventTarget {
   }
 
   stop() {
+    this.stats = null;
     this.#leave();
     this.#enter("idle");
   }
@@ -159,6 +160,7 @@ export class Player extends EventTarget {
     } else {
       return;
     }
+    this.stats = null;
     if (failure.final) {
       this.#leave();
       this.#enter("stopped");
