@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         `many` makes a list of it: the flag may be given again, the variable separates values by commas.
         """
         name = PREFIX + flag.lstrip("-").replace("-", "_").upper()
-        checked = _checked(parse, flag)
+        checked = _checked(parse)
         text = os.environ.get(name)
         if text:
             values = [_from_environment(parse, part.strip(), name) for part in (text.split(",") if many else [text])]
@@ -67,12 +67,13 @@ class Parser(argparse.ArgumentParser):
         return parsed, rest
 
 
-def _checked(parse: Callable[[str], Any], flag: str) -> Callable[[str], Any]:
+def _checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     def check(text: str) -> Any:
         try:
             return parse(text)
         except ValueError as error:
-            raise ConfigurationError(f"{flag} {text}: {error}") from None
+            # A ConfigurationError is a ValueError, and of those argparse drops the message; of this class it shows it.
+            raise argparse.ArgumentTypeError(str(error)) from None
 
     return check
 
