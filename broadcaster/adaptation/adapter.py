@@ -44,7 +44,7 @@ class AdaptationSettings:
     fps_hold: float = 5.0
     rung_hold: float = 8.0
     cooldown: float = 10.0
-    trial: float = 20.0
+    trial: float = 30.0
     drain: float = 10.0
     failed_cooldown: float = 60.0
     failed_cooldown_max: float = 240.0
