@@ -134,8 +134,6 @@ class Viewer:
 
     async def _recv(self) -> bytes:
         while not self._dtls_in:
-            if self._lost:
-                raise ConnectionError
             self._arrived.clear()
             await self._arrived.wait()
         return self._dtls_in.popleft()

@@ -22,6 +22,8 @@ from workers.transport.tcp import TcpFlow
 _logger = logging.getLogger(__name__)
 
 _NOT_HERE = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV))
+_TURNS = 3
+"""Turns of the loop between an accepted connection and its flow."""
 _CHOICES = 20
 """How often the system may choose a port that another address has in use."""
 
@@ -108,6 +110,10 @@ class Endpoint:
         """Say goodbye to every peer and free the port."""
         if self._timer is not None:
             self._timer.cancel()
+        for server in self._tcp.values():
+            server.close()
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         for peer in list(self._mux.peers):
             peer.close()
         if self._mux.ending:
