@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from aiohttp import hdrs, web
 
 from broadcaster.bus import Registry
-from gateway.problems import Handler
+from gateway.problems import Handler, loggable
 
 log = logging.getLogger(__name__)
 
@@ -162,4 +162,4 @@ class Metrics:
             route = "unmatched" if resource is None else resource.canonical
             self.requested(route, request.method, status)
             elapsed = 1000 * (time.perf_counter() - began)
-            log.debug("%s %s %d %.1f ms", request.method, request.rel_url.raw_path, status, elapsed)
+            log.debug("%s %s %d %.1f ms", request.method, loggable(request), status, elapsed)

@@ -65,6 +65,12 @@ def problem_of(request: web.BaseRequest, error: BeamcastError) -> web.Response:
     return problem(request, error.status, error.detail, title=error.title, kind=kind, headers=headers)
 
 
+def loggable(request: web.Request) -> str:
+    """The request's path without the secret of a session."""
+    path = request.rel_url.raw_path
+    return path.rpartition("/")[0] + "/SECRET" if "secret" in request.match_info else path
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever a handler or aiohttp raises into a problem document."""
@@ -80,7 +86,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem(request, error.status, detail, headers=kept)
     except Exception:
         instance = uuid.uuid4().urn
-        log.exception("%s %s failed as %s", request.method, request.rel_url.raw_path, instance)
+        log.exception("%s %s failed as %s", request.method, loggable(request), instance)
         return problem(
             request, 500, "The gateway failed; its log tells more under this instance's id.", instance=instance
         )

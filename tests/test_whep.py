@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -452,3 +453,14 @@ async def test_a_bug_is_a_500_with_an_id_that_the_log_knows(front: Front, caplog
     front.bus.answers["w-1"] = accepting
     assert (await front.post()).status == 201
     assert front.bus.calls[-1][0] == "w-1"
+
+
+async def test_no_log_tells_the_secret_of_a_session(front: Front, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "gateway")
+    url = front.join()
+    assert (await front.patch(url)).status == 204
+    front.bus.answers["w-1"] = raising(ZeroDivisionError("boom"))
+    assert (await front.http.delete(url)).status == 500
+    assert "PATCH /whep/main/SECRET 204" in caplog.text
+    assert "DELETE /whep/main/SECRET failed" in caplog.text
+    assert SECRET not in caplog.text
