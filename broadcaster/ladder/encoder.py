@@ -19,7 +19,8 @@ from broadcaster.stream import RTP_CLOCK, Rung
 class EncoderConfig:
     """libvpx's options. `cpu_used`: speed, -4 (better) to -16 (faster). `buffer_seconds`: how much of the bitrate may
     come at once. `max_keyframe`: size limit of a keyframe, in percent of a picture's share of the bitrate.
-    `keyframe_interval`: pictures between two keyframes when nobody asks for one."""
+    `keyframe_interval`: pictures between two keyframes when nobody asks for one. `smoothing`: weight of the newest
+    distance of two pictures in their average, where one beyond `longest_distance` seconds counts as that much."""
 
     cpu_used: int = -6
     buffer_seconds: float = 1.0
@@ -28,6 +29,8 @@ class EncoderConfig:
     static_threshold: int = 1
     max_keyframe: int = 300
     keyframe_interval: int = 3000
+    smoothing: float = 0.1
+    longest_distance: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,9 @@ class RungEncoder:
         self._pattern = layer_pattern(rung.layers)
         self._codec = self._opened()
         self._since_keyframe = 0
-        self._last_pts = -1
+        self._captured: float | None = None
+        self._interval = 1.0 / rung.fps
+        self._time = 0.0
 
     def retarget(self, bitrate: int) -> None:
         """Encode at `bitrate` bit/s from the next picture on, which becomes a keyframe."""
@@ -67,9 +72,12 @@ class RungEncoder:
 
         The frame's attributes are overwritten, so it must be the caller's own.
         """
-        pts = max(int(captured * RTP_CLOCK), self._last_pts + 1)
-        self._last_pts = pts
-        frame.pts = pts
+        if (frame.width, frame.height) != (self.rung.width, self.rung.height):
+            raise EncoderError(
+                f"the encoder of {self.rung.name} takes {self.rung.width}x{self.rung.height}, "
+                f"not {frame.width}x{frame.height}"
+            )
+        frame.pts = self._steady_time(captured)
         frame.time_base = self._codec.time_base
         frame.duration = max(1, round(RTP_CLOCK / self.rung.fps))
         frame.pict_type = PictureType.I if keyframe else PictureType.NONE
@@ -88,6 +96,19 @@ class RungEncoder:
             sync=self._pattern.is_sync(self._since_keyframe),
         )
 
+    def _steady_time(self, captured: float) -> int:
+        """The encoder's own time, in ticks: it runs as fast as the pictures come on average.
+
+        libvpx takes each distance of two timestamps for the frame rate. Given the true times, one lost picture in
+        twenty made it exceed the bitrate by 40 %.
+        """
+        if self._captured is not None:
+            distance = min(max(captured - self._captured, 0.0), self._config.longest_distance)
+            self._interval += (distance - self._interval) * self._config.smoothing
+            self._time += max(self._interval, 2.0 / RTP_CLOCK)
+        self._captured = captured
+        return round(self._time * RTP_CLOCK)
+
     def _opened(self) -> VideoCodecContext:
         rung, config, bitrate = self.rung, self._config, self.bitrate
         try:
@@ -101,7 +122,7 @@ class RungEncoder:
             codec.thread_count = 1
             codec.options = self._options(bitrate)
             codec.open()
-        except (FFmpegError, OSError, ValueError) as error:
+        except (FFmpegError, OSError, ValueError, OverflowError) as error:
             raise EncoderError(
                 f"VP8 at {rung.width}x{rung.height}, {bitrate} bit/s cannot be opened: {error}"
             ) from error

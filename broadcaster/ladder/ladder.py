@@ -136,7 +136,7 @@ class _Encoding(threading.Thread):
         self._mail: Picture | None = None
         self._active = False
         self._stopping = False
-        self._target = rung.bitrate
+        self._wanted_bitrate = rung.bitrate
         self._gate = KeyframeGate(settings.keyframes)
         self._encoded = self._dropped = self._keyframes = self._failures = 0
         self._encode_seconds = 0.0
@@ -156,7 +156,7 @@ class _Encoding(threading.Thread):
     def set_demand(self, active: bool, bitrate: int | None, fresh: Picture | None) -> None:
         own = self._rung.bitrate
         with self._wake:
-            self._target = min(own, max(int(own * self._settings.lowest_share), bitrate or own))
+            self._wanted_bitrate = min(own, max(int(own * self._settings.lowest_share), bitrate or own))
             if active and not self._active:
                 self._mail = fresh
             elif not active:
@@ -183,7 +183,7 @@ class _Encoding(threading.Thread):
                 failures=self._failures,
                 encode_seconds=self._encode_seconds,
                 bitrate=int(sum(size for _, size in self._sizes) * 8 / self._settings.bitrate_window),
-                target_bitrate=self._target,
+                target_bitrate=self._wanted_bitrate,
             )
 
     def run(self) -> None:
@@ -195,7 +195,7 @@ class _Encoding(threading.Thread):
                     self._wake.wait()
                 if self._stopping:
                     return
-                picture, self._mail, target = self._mail, None, self._target
+                picture, self._mail, target = self._mail, None, self._wanted_bitrate
             if picture is not None and picture.captured > self._last_captured and self._clock() >= self._retry_at:
                 self._encode(picture, target)
 
@@ -207,7 +207,7 @@ class _Encoding(threading.Thread):
                 forced = self._gate.due(started)
             encoded = encoder.encode(self._scaler.scale(picture.frame), picture.captured, keyframe=forced)
         except EncoderError as error:
-            _log.error("%s; trying again in %g s", error.detail, self._settings.retry)  # noqa: TRY400
+            _log.error("%s; trying again in %g s", error.detail, self._settings.retry)
             self._encoder = None
             self._retry_at = started + self._settings.retry
             with self._wake:

@@ -17,7 +17,7 @@ class LadderConfig:
     be more than `crowded` of the rung above is left out. Rungs keep within `floor` and `ceiling` bit/s."""
 
     steps: tuple[tuple[int, int], ...] = ((1080, 4_500_000), (720, 2_500_000), (360, 800_000), (180, 200_000))
-    max_rungs: int = 3
+    max_rungs: int = 4
     layers: int = 3
     top_layers: int = 2
     crowded: float = 0.75

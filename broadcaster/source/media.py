@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from av.video.stream import VideoStream
 
 from broadcaster.errors import SourceError
 from broadcaster.source.fit import upright_size
+
+_log = logging.getLogger(__name__)
 
 DEVICE_FORMATS = ("v4l2", "avfoundation", "dshow")
 """Kinds of camera: v4l2:/dev/video0 on Linux, avfoundation:0 on macOS, dshow:video=NAME on Windows."""
@@ -145,6 +148,9 @@ class Reader:
             reason = _sentence(error)
         except SourceError as error:
             reason = error.detail
+        except Exception as error:
+            _log.exception("decoding %s failed", self.location.address)
+            reason = _sentence(error)
         self._put(Ended(reason))
 
     def _put(self, item: Decoded | Ended) -> bool:
@@ -159,26 +165,32 @@ class Reader:
     def _pictures(self) -> Iterator[Decoded]:
         container = _opened(self.location, self.config)
         try:
-            looped = self.location.local or bool(container.duration)
-            paced = looped or any(name in _SEGMENTED for name in container.format.name.split(","))
-            offset = 0.0
-            while True:
-                end = offset
-                for decoded in self._once(container, offset, paced):
-                    end = decoded.media_time + _duration(decoded.frame, self.config)
+            looped, paced = _is_looped(container, self.location), _is_paced(container, self.location)
+            pictures = self._once(container, 0.0, paced)
+            first = next(pictures, None)
+            start = first.frame.pts if first else None
+            while first is not None:
+                yield first
+                end = first.media_time + _duration(first.frame, self.config)
+                for decoded in pictures:
                     yield decoded
+                    end = decoded.media_time + _duration(decoded.frame, self.config)
                 if not looped:
                     return
-                if end == offset:
-                    raise SourceError("it holds no picture that can be decoded")
-                offset = end
-                container = self._rewound(container)
+                pictures = self._once(container, end, paced) if self._rewound(container) else iter(())
+                first = next(pictures, None)
+                if first is None or first.frame.pts is None or first.frame.pts != start:
+                    # Seeking did not reach the first picture, as in formats without an index.
+                    container.close()
+                    container = _opened(self.location, self.config)
+                    pictures = self._once(container, end, paced)
+                    first = next(pictures, None)
+            raise SourceError("it holds no picture that can be decoded")
         finally:
             container.close()
 
     def _once(self, container: InputContainer, offset: float, paced: bool) -> Iterator[Decoded]:
         stream = _video_stream(container, self.location)
-        stream.thread_type = "AUTO" if paced else "SLICE"
         pixel_aspect = _pixel_aspect(stream)
         interval = 1.0 / _rate(stream, self.config)
         first: float | None = None
@@ -193,20 +205,32 @@ class Reader:
                 media_time = offset + frame.time - first
             yield Decoded(frame, media_time, pixel_aspect, paced)
 
-    def _rewound(self, container: InputContainer) -> InputContainer:
+    def _rewound(self, container: InputContainer) -> bool:
         stream = _video_stream(container, self.location)
         try:
             container.seek(stream.start_time or 0, stream=stream)
         except (FFmpegError, OSError):
-            container.close()
-            return _opened(self.location, self.config)
-        return container
+            return False
+        return True
 
 
 def _opened(location: Location, config: MediaConfig) -> InputContainer:
     timeout = None if location.local else (config.open_timeout, config.read_timeout)
     options = {} if location.local else dict(_LIVE_OPTIONS)
-    return av.open(location.address, mode="r", format=location.format, options=options, timeout=timeout)
+    container = av.open(location.address, mode="r", format=location.format, options=options, timeout=timeout)
+    # Decoding several pictures at once is faster, but each thread adds a picture of delay.
+    for stream in container.streams.video:
+        stream.thread_type = "AUTO" if _is_paced(container, location) else "SLICE"
+    return container
+
+
+def _is_looped(container: InputContainer, location: Location) -> bool:
+    return location.local or bool(container.duration)
+
+
+def _is_paced(container: InputContainer, location: Location) -> bool:
+    formats = container.format.name.split(",")
+    return _is_looped(container, location) or any(name in _SEGMENTED for name in formats)
 
 
 def _video_stream(container: InputContainer, location: Location) -> VideoStream:

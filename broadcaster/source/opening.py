@@ -13,7 +13,7 @@ from broadcaster.source.pattern import TestPattern
 from broadcaster.source.shared import SharedSource
 
 _PATTERN = re.compile(r"pattern(?::(?P<width>\d+)x(?P<height>\d+))?(?:@(?P<fps>\d+(?:\.\d+)?))?")
-_SMALLEST_SIDE = 64
+_SMALLEST_SIDE = 120
 _LARGEST_SIDE = 4096
 
 _default: SharedSource | None = None

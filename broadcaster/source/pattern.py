@@ -92,7 +92,7 @@ def _background(name: str, width: int, height: int, fps: float) -> Canvas:
     canvas.blend(glyphs.line(title, scale), _even(width * 0.03), _even(height * 0.07), WHITE)
     facts = f"{width}x{height}  {fps:.4g} FPS"
     scale = glyphs.fitting_scale(facts, _even(width * 0.30), _even(height * 0.05))
-    left = _even(width * 0.97 - glyphs.text_width(facts, scale))
+    left = max(0, _even(width * 0.97 - glyphs.text_width(facts, scale)))
     canvas.blend(glyphs.line(facts, scale), left, _even(height * 0.09), _QUIET)
     quiet_zone = _even(height * 0.815)
     canvas.fill(0, quiet_zone, width, height - quiet_zone, BLACK)
