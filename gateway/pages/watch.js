@@ -49,7 +49,7 @@ function showReconnecting({ reason, delay, status, detail, nothingArrived }) {
   const soon = delay < 1 ? "Connecting again…" : `Trying again in ${Math.round(delay)}\u00a0s.`;
   const shown = (title, text = "") => say(`${title}. ${soon}`, { title, text: `${text} ${soon}`.trim(), busy: true });
   if (status === 409) shown("The stream is not live yet");
-  else if (status === 503) shown("The server has no room at the moment", detail);
+  else if (status === 503) shown("The server cannot take you at the moment");
   else if (reason === "refused") shown(`The server answered with error ${status}`, detail);
   else if (reason === "unanswered") shown("The server does not answer");
   else if (reason === "lost") shown("The connection was lost");
