@@ -12,7 +12,7 @@ import msgspec
 from redis.exceptions import WatchError
 
 from broadcaster.bus.messages import GatewayLease, StreamLease, WorkerLease, decode, encode, key
-from broadcaster.bus.server import Server
+from broadcaster.bus.server import Server, end
 from broadcaster.errors import BusUnavailableError, ConfigurationError, MessageError
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ class Lease:
             self._wanted.set()
             # A renewal under way ends first: it must not bring back what is deleted next.
             await asyncio.wait({self._task}, timeout=2 * self._server.settings.command_timeout)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
         self.held = False
         try:

@@ -10,7 +10,7 @@ from collections import deque
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
-from broadcaster.bus.server import BusSettings, Server
+from broadcaster.bus.server import BusSettings, Server, end
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,7 @@ class Publisher:
                 await self._empty.wait()
         except TimeoutError:
             log.warning("%d events did not reach Redis at %s", len(self._queue), self._server.shown)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         self._task = None
 
     async def _run(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from broadcaster.bus.leases import Living
 from broadcaster.bus.messages import GatewayLease, StreamLease, WorkerLease, key
+from broadcaster.bus.server import end
 from broadcaster.errors import BusUnavailableError
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ class Registry:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
 
     async def refresh(self) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
@@ -102,3 +105,28 @@ class Server:
     async def close(self) -> None:
         await self.redis.aclose()
         await self._unhurried.aclose()
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel `task` until it has ended.
+
+    Once is not enough: redis-py sends inside asyncio.wait_for(), which before Python 3.12 loses a cancellation that
+    meets the end of what it waits for (python/cpython#86296).
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel `tasks` until they are done.
+
+    Once is not enough: redis-py waits with `asyncio.wait_for`, which up to Python 3.11 loses a cancellation that
+    arrives together with the result.
+    """
+    while waiting := [task for task in tasks if not task.done()]:
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting, timeout=0.1)
+    await asyncio.gather(*tasks, return_exceptions=True)

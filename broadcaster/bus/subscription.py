@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
-from broadcaster.bus.server import Server
+from broadcaster.bus.server import Server, end
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,7 @@ class Subscription:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
             self._task = None
 
     async def _all_confirmed(self) -> None:
