@@ -136,6 +136,7 @@ class _Encoding(threading.Thread):
         self._mail: Picture | None = None
         self._active = False
         self._stopping = False
+        self._start_anew = False
         self._wanted_bitrate = rung.bitrate
         self._gate = KeyframeGate(settings.keyframes)
         self._encoded = self._dropped = self._keyframes = self._failures = 0
@@ -156,9 +157,12 @@ class _Encoding(threading.Thread):
     def set_demand(self, active: bool, bitrate: int | None, fresh: Picture | None) -> None:
         own = self._rung.bitrate
         with self._wake:
-            self._wanted_bitrate = min(own, max(int(own * self._settings.lowest_share), bitrate or own))
+            self._wanted_bitrate = min(
+                own, max(int(own * self._settings.lowest_share), own if bitrate is None else bitrate)
+            )
             if active and not self._active:
                 self._mail = fresh
+                self._start_anew = True
             elif not active:
                 self._mail = None
             self._active = active
@@ -195,6 +199,8 @@ class _Encoding(threading.Thread):
                     self._wake.wait()
                 if self._stopping:
                     return
+                if self._start_anew:
+                    self._encoder, self._start_anew = None, False
                 picture, self._mail, target = self._mail, None, self._wanted_bitrate
             if picture is not None and picture.captured > self._last_captured and self._clock() >= self._retry_at:
                 self._encode(picture, target)
