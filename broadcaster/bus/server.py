@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,18 +104,6 @@ class Server:
     async def close(self) -> None:
         await self.redis.aclose()
         await self._unhurried.aclose()
-
-
-async def end(task: asyncio.Task[None]) -> None:
-    """Cancel `task` until it has ended.
-
-    Once is not enough: redis-py sends inside asyncio.wait_for(), which before Python 3.12 loses a cancellation that
-    meets the end of what it waits for (python/cpython#86296).
-    """
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=0.1)
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
