@@ -14,6 +14,7 @@ import av
 
 from broadcaster.bus import Bus, Lease, new_epoch
 from broadcaster.bus.messages import RungInfo, StreamLease
+from broadcaster.bus.server import end
 from broadcaster.ladder import Ladder, derive_rungs, parse_rungs
 from broadcaster.link import LinkServer, RungDemand
 from broadcaster.link.address import join_address, split_address
@@ -150,8 +151,7 @@ class Broadcast:
         try:
             await shutdown.wait()
         finally:
-            thumbnails.cancel()
-            await asyncio.gather(thumbnails, return_exceptions=True)
+            await end(thumbnails)
             unsubscribe()
 
     async def _show_thumbnails(self) -> None:
