@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import version
 
 from broadcaster.errors import ConfigurationError
@@ -22,7 +24,13 @@ usage: beamcast COMMAND [OPTIONS]
   beamcast COMMAND --help lists the options of a command; each is an environment variable too.
 """
 
-_MODULES = {"worker": "workers", "gateway": "gateway"}
+_PROCESSES = {"worker": "workers", "gateway": "gateway"}
+_VERBS = {
+    "up": "broadcaster.up",
+    "broadcast": "broadcaster.broadcast",
+    "events": "broadcaster.events",
+    "status": "broadcaster.status",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,23 +46,10 @@ def _run(arguments: list[str]) -> int:
     if command in {"--version", "-V", "version"}:
         print(f"beamcast {version('beamcast')}")
         return 0
-    if command in _MODULES:
+    if command in _PROCESSES:
         # These processes live in packages that this one may not import; they take its place.
-        os.execv(sys.executable, [sys.executable, "-m", _MODULES[command], *rest])
-    if command == "up":
-        from broadcaster import up
-
-        return up.main(rest)
-    if command == "broadcast":
-        from broadcaster import broadcast
-
-        return broadcast.main(rest)
-    if command == "events":
-        from broadcaster import events
-
-        return events.main(rest)
-    if command == "status":
-        from broadcaster import status
-
-        return status.main(rest)
+        os.execv(sys.executable, [sys.executable, "-m", _PROCESSES[command], *rest])
+    if command in _VERBS:
+        verb: Callable[[list[str]], int] = import_module(_VERBS[command]).main
+        return verb(rest)
     raise ConfigurationError(f"there is no command {command!r}; `beamcast --help` lists them")

@@ -127,8 +127,10 @@ async def _wait_ready(bus: Bus, children: list[Child]) -> None:
     """Return when every child holds its lease."""
     while True:
         streams = {living.lease.name for living in await bus.streams()}
-        others = {living.lease.id for living in [*await bus.workers(), *await bus.gateways()]}
-        if all(child.name in (streams if child.kind == "broadcaster" else others) for child in children):
+        workers = {living.lease.id for living in await bus.workers()}
+        gateways = {living.lease.id for living in await bus.gateways()}
+        alive = {"broadcaster": streams, "worker": workers, "gateway": gateways}
+        if all(child.name in alive[child.kind] for child in children):
             return
         await asyncio.sleep(0.1)
 
@@ -139,7 +141,8 @@ def _children(options: argparse.Namespace, url: str, prefix: str) -> list[Child]
     first, last = options.udp_ports[0], options.udp_ports[-1]
     gateway = ["gateway", "--host", options.host, "--port", str(options.port), "--id", f"{prefix}gateway-1"]
     broadcast = ["broadcaster", "broadcast", options.source, "--stream", options.stream]
-    worker = ["workers", "--udp-ports", f"{first}-{last}"]
+    # Nobody is left to send viewers to when everything here stops.
+    worker = ["workers", "--udp-ports", f"{first}-{last}", "--drain", "0"]
     return [
         Child(f"{prefix}gateway-1", "gateway", [*python, *gateway, *redis]),
         Child(options.stream, "broadcaster", [*python, *broadcast, *redis]),
@@ -182,9 +185,13 @@ async def _up(options: argparse.Namespace, shutdown: Shutdown, settings: UpSetti
     if options.redis_url:
         await _supervise(options, options.redis_url, f"{socket.gethostname()}-", shutdown, settings)
         return
-    async with EmbeddedRedis() as redis:
+    redis = EmbeddedRedis()
+    await redis.start()
+    try:
         log.info("Redis: %s at %s (--redis-url uses one of yours instead)", redis.kind, redis.url)
         await _supervise(options, redis.url, "", shutdown, settings)
+    finally:
+        await redis.stop()
 
 
 async def _supervise(

@@ -42,6 +42,7 @@ class ViewerSettings:
 
 DEFAULT_VIEWER_SETTINGS = ViewerSettings()
 
+
 class Viewer(AsyncIOEventEmitter):
     """One player of one stream.
 
@@ -279,7 +280,7 @@ class Viewer(AsyncIOEventEmitter):
             )
         )
         feedback = outlet.feedback
-        if feedback.packets_lost is not None:
+        if feedback.packets_lost is not None and feedback.rtt is not None:
             report.add(
                 RTCRemoteInboundRtpStreamStats(
                     **common,

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from broadcaster.bus import Bus
+from broadcaster.bus import Bus, new_epoch
 from broadcaster.bus.messages import (
     Joined,
     LeaveParams,
@@ -71,6 +71,7 @@ class Worker:
         self._state: WorkerState = "ready"
         self._joining = 0
         self._since = time.time()
+        self._epoch = new_epoch()
         self._lease = bus.lease("worker", id, self._describe)
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
@@ -91,10 +92,10 @@ class Worker:
         self._lease.renew_soon()
         self._bus.publish("draining", self._notice(), stream=None)
         waiting = list(self.viewers.values())
-        pause = self.settings.drain / len(waiting) if waiting else 0.0
-        for viewer in waiting:
+        for number, viewer in enumerate(waiting):
+            if number:
+                await asyncio.sleep(self.settings.drain / len(waiting))
             viewer.close("stopped")
-            await asyncio.sleep(pause)
 
     async def close(self) -> None:
         """Leave the cluster; viewers still here are sent away at once."""
@@ -240,7 +241,7 @@ class Worker:
             streams[viewer.stream] = streams.get(viewer.stream, 0) + 1
         return WorkerLease(
             id=self.id,
-            epoch=0,
+            epoch=self._epoch,
             pid=os.getpid(),
             host=socket.gethostname(),
             capacity=self.settings.capacity,
