@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from broadcaster.errors import SourceError
 from broadcaster.source import Picture, SharedSource, SourceStatus, open_source
 from broadcaster.source.barcode import read_barcode
 from broadcaster.source.canvas import plane
@@ -293,6 +294,13 @@ def test_the_end_of_an_input_has_a_reason(tmp_path: Path) -> None:
     station.close()
     assert item.reason
     assert not any(decoded.paced for decoded in items)
+
+
+def test_a_server_that_says_nothing_is_noticed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/film.mp4"
+        with pytest.raises(SourceError, match="it does not answer"):
+            open_source(url, name="main", media=MediaConfig(open_timeout=0.2, read_timeout=0.2))
 
 
 def test_a_file_that_vanishes_ends_with_a_reason(tmp_path: Path) -> None:

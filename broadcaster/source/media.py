@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError, InvalidDataError
+from av.error import ExitError, FFmpegError, InvalidDataError
 from av.video.stream import VideoStream
 
 from broadcaster.errors import SourceError
@@ -149,7 +149,7 @@ class Reader:
         except SourceError as error:
             reason = error.detail
         except Exception as error:
-            _log.exception("decoding %s failed", self.location.address)
+            _log.exception("a decoder failed")
             reason = _sentence(error)
         self._put(Ended(reason))
 
@@ -271,5 +271,7 @@ def _pixel_aspect(stream: VideoStream) -> float:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, ExitError):
+        return "it does not answer"
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"{reason[:1].lower()}{reason[1:]}"
