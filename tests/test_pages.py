@@ -21,6 +21,7 @@ DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 
 NAMELESS = """() => [...document.querySelectorAll("button, a, svg[role=img], video, img, [role=group], section, nav")]
+  .filter((element) => !element.closest("[hidden]"))
   .filter((element) => element.tagName === "IMG" ? !element.hasAttribute("alt")
     : !(element.getAttribute("aria-label") || element.getAttribute("aria-labelledby") || element.innerText?.trim()
         || element.textContent.trim()))
@@ -128,6 +129,9 @@ async def test_watching(viewport: dict[str, int]) -> None:
         figures = await playback(page)
         assert (figures["frameWidth"], figures["frameHeight"]) == (WIDTH, HEIGHT)
         assert figures["framesDecoded"] > 10
+        picture = await read_picture(page)
+        assert picture is not None
+        assert 0 <= picture["ageMs"] < 2000
         await visitor.check_manners()
 
         await page.get_by_role("button", name="Pause").click()
@@ -226,6 +230,26 @@ async def test_a_server_that_died_is_replaced_within_seconds() -> None:
         # The last picture stayed while the new connection came about.
         sizes = await visitor.page.evaluate("() => window.sizes")
         assert sizes.count(WIDTH) > 0.9 * len(sizes)
+
+
+async def test_a_browser_that_forbids_autoplay_gets_a_button() -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.page.add_init_script(
+            """const play = HTMLMediaElement.prototype.play;
+            HTMLMediaElement.prototype.play = function () {
+              if (navigator.userActivation.isActive) return play.call(this);
+              this.autoplay = false;
+              this.pause();
+              return Promise.reject(new DOMException("a gesture is needed", "NotAllowedError"));
+            };"""
+        )
+        await visitor.goto("/watch/main")
+        await expect(visitor.page.get_by_role("status")).to_have_text("Ready to play")
+        await visitor.page.locator("#veil").get_by_role("button", name="Play").click()
+        await expect(visitor.page.get_by_role("status")).to_have_text("Playing")
+        shown = await until_playing(visitor.page)
+        await until_playing(visitor.page, beyond=shown)
+        assert site.posts == 1
 
 
 async def test_a_connection_that_comes_back_is_kept() -> None:

@@ -13,6 +13,7 @@
  *                  `nothingArrived`: not even a byte), "refused" (HTTP `status`, with the server's `detail`) or
  *                  "unanswered" (no HTTP answer at all).
  * - `stopped`      {status, detail}: a refusal that another attempt cannot change (401, 403, 404, 406, ...).
+ * - `blocked`      {}: the browser plays nothing without a gesture (it saves power, say): call video.play() in one.
  * - `stats`        once a second: {width, height, fps, bitrate, loss, rtt, latency, freezes, framesDecoded,
  *                  framesDropped}; `loss` is a fraction, `latency` is source to screen; null means not known.
  *
@@ -132,8 +133,9 @@ export class Player extends EventTarget {
 
   #put(session) {
     if (this.#video.srcObject !== session.stream) this.#video.srcObject = session.stream;
-    // Refused where the system saves power or forbids autoplay; the page's button then starts it.
-    this.#video.play().catch(() => {});
+    this.#video.play().catch((error) => {
+      if (error.name === "NotAllowedError") this.#tell("blocked", {});
+    });
   }
 
   /** `session` has a picture: it is the one to watch from now on. */

@@ -24,7 +24,7 @@ window.beamcast = { player };
 // --- state -------------------------------------------------------------------------------------------------------
 
 /** Says `title` over the picture and beside the heading; without a title the picture is free. */
-function say(status, { title = "", text = "", busy = false, again = false } = {}) {
+function say(status, { title = "", text = "", busy = false, again = "" } = {}) {
   if ($("state").textContent !== status) $("state").textContent = status;
   $("veil").hidden = !title;
   $("veil-title").textContent = title;
@@ -32,6 +32,7 @@ function say(status, { title = "", text = "", busy = false, again = false } = {}
   $("veil-text").hidden = !text;
   $("spinner").hidden = !busy;
   $("again").hidden = !again;
+  $("again").textContent = again;
 }
 
 function showState(state) {
@@ -41,7 +42,8 @@ function showState(state) {
   $("toggle-icon").setAttribute("d", on ? "M6 4h3v12H6zM11 4h3v12h-3z" : "M6 3.5v13l11-6.5z");
   if (state !== "playing") clearFigures();
   if (state === "connecting") say("Connecting…", { title: "Connecting…", busy: true });
-  if (state === "playing") say("Playing");
+  if (state === "playing" && video.paused && video.readyState > 0) showBlocked();
+  else if (state === "playing") say("Playing");
   if (state === "idle") say("Paused", { title: "Paused", text: "Play goes on with what is live then." });
 }
 
@@ -63,6 +65,10 @@ function blockedHint() {
   return "The server answers, but no media connection comes about: a firewall or a VPN may block UDP.";
 }
 
+function showBlocked() {
+  say("Ready to play", { title: "Ready to play", text: "Your browser waits for a tap.", again: "Play" });
+}
+
 function showStopped({ status, detail }) {
   const [title, text] = {
     401: ["This stream needs a token", "Open it with the link that carries one: …/watch/NAME#token=TOKEN."],
@@ -70,12 +76,13 @@ function showStopped({ status, detail }) {
     404: [`There is no stream “${stream}”`, "It may have ended, or its name is spelled differently."],
     406: ["This browser cannot play the stream", "It decodes none of the stream's video formats."],
   }[status] ?? [`The server answered with error ${status}`, detail];
-  say(`Stopped: ${title}.`, { title, text, again: true });
+  say(`Stopped: ${title}.`, { title, text, again: "Try again" });
 }
 
 player.addEventListener("state", ({ detail }) => showState(detail.state));
 player.addEventListener("reconnecting", ({ detail }) => showReconnecting(detail));
 player.addEventListener("stopped", ({ detail }) => showStopped(detail));
+player.addEventListener("blocked", showBlocked);
 
 // --- figures -----------------------------------------------------------------------------------------------------
 
@@ -117,14 +124,15 @@ setInterval(() => {
 
 // --- controls ----------------------------------------------------------------------------------------------------
 
-$("again").addEventListener("click", () => player.start());
+$("again").addEventListener("click", () => {
+  if (player.state === "stopped") player.start();
+  else video.play().catch(() => {});
+});
+video.addEventListener("playing", () => showState(player.state));
 $("toggle").addEventListener("click", () => {
   if (player.state === "idle" || player.state === "stopped") player.start();
   else player.stop();
 });
-
-// A refused autoplay (power saving on phones) leaves a playing connection and a paused element: a tap starts it.
-video.addEventListener("click", () => video.play().catch(() => {}));
 
 const fullScreenElement = () => document.fullscreenElement ?? document.webkitFullscreenElement ?? null;
 const enterFull = stage.requestFullscreen ?? stage.webkitRequestFullscreen;
