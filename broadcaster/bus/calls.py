@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from broadcaster.bus.messages import Call, Failure, Method, Reply, decode, encode, key
-from broadcaster.bus.server import Server
+from broadcaster.bus.server import Server, end
 from broadcaster.bus.subscription import Subscription
 from broadcaster.errors import (
     BeamcastError,
@@ -50,9 +50,7 @@ class Calls:
         await self.subscription.start(channels=[self._replies])
 
     async def close(self) -> None:
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await end(*self._running)
         await self.subscription.close()
 
     async def serve(self, id: str, handlers: Handlers) -> None:  # noqa: A002
@@ -70,14 +68,16 @@ class Calls:
             reply_to=self._replies,
             deadline=timeout,
         )
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        answer: asyncio.Future[Reply] = loop.create_future()
         self._waiting[call.id] = answer
         try:
-            async with asyncio.timeout(timeout):
-                with self._server.errors():
-                    heard = await self._server.redis.publish(key("rpc", id), encode(call))
-                if not heard:
-                    raise CallUnheardError(f"nobody answers as {id!r}: it has stopped or has lost Redis")
+            with self._server.errors():
+                heard = await self._server.redis.publish(key("rpc", id), encode(call))
+            if not heard:
+                raise CallUnheardError(f"nobody answers as {id!r}: it has stopped or has lost Redis")
+            async with asyncio.timeout_at(until):
                 reply = await answer
         except TimeoutError:
             raise CallTimeoutError(f"{id} did not answer {method!r} within {timeout:g} s") from None
