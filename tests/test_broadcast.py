@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
+import threading
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,11 +17,15 @@ import av
 import pytest
 import pytest_asyncio
 
-from broadcaster.broadcast import public_source
+from broadcaster.broadcast import Broadcast, public_source
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import StreamLease
 from broadcaster.errors import BusUnavailableError
+from broadcaster.ladder import parse_rungs
 from broadcaster.link import LinkClient, RungDemand
+from broadcaster.process import Shutdown
+from broadcaster.source import SharedSource
+from broadcaster.source.shared import Outlet
 from broadcaster.stream import EncodedFrame
 from tests.redis_server import RedisServer, redis_server  # noqa: F401
 
@@ -186,6 +193,68 @@ async def test_the_stream_goes_on_while_redis_is_away(redis_server: RedisServer,
             assert worker.downs == 0
         process.terminate()
         assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+
+
+class Camera:
+    """A feed of black pictures that the test can take away and give back."""
+
+    def __init__(self) -> None:
+        self.there = threading.Event()
+        self.there.set()
+
+    def run(self, outlet: Outlet) -> None:
+        while not outlet.stopped.wait(1 / 30):
+            outlet.report(live=self.there.is_set(), detail="unplugged")
+            outlet.publish(av.VideoFrame(320, 180, "yuv420p"), time.time())
+
+
+@asynccontextmanager
+async def broadcasting(camera: Camera, bus: Bus, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Broadcast]:
+    source = SharedSource("main", 30.0, 320, 180, camera)
+    options = argparse.Namespace(source="camera", stream="main", link_host="127.0.0.1", link_port=0, link_announce=[])
+    broadcast = Broadcast(options, source, parse_rungs(LADDER, 320, 180, 30.0), bus)
+    shutdown = Shutdown()
+    with caplog.at_level("INFO"):
+        running = asyncio.create_task(broadcast.run(shutdown))
+        try:
+            yield broadcast
+        finally:
+            shutdown.request("the test is over")
+            await asyncio.wait_for(running, PATIENCE)
+            await asyncio.to_thread(source.close)
+
+
+async def test_the_lease_says_whether_the_source_is_live(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+    camera = Camera()
+    async with broadcasting(camera, bus, caplog):
+        await lease(bus, lambda record: record.live)
+        camera.there.clear()
+        await lease(bus, lambda record: not record.live)
+        assert "a slate stands in: unplugged" in caplog.text
+        camera.there.set()
+        await lease(bus, lambda record: record.live)
+
+
+async def test_the_only_viewers_bitrate_becomes_the_rungs(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+    async with broadcasting(Camera(), bus, caplog) as broadcast:
+        record = await lease(bus)
+
+        def target() -> int:
+            return broadcast._ladder.statistics()[0].target_bitrate
+
+        async with working(record.link) as worker:
+            worker.client.demand({0: RungDemand(1, 200_000)})
+            await worker.gather(2, rung=0)
+            assert target() == 200_000
+            worker.client.demand({0: RungDemand(2, 200_000)})
+            known = len(worker.frames)
+            worker.client.request_keyframe(0)
+            await eventually(lambda: _arrived(worker, known))
+            assert target() == 300_000
+
+
+async def _arrived(worker: Worker, known: int) -> bool | None:
+    return any(frame.keyframe for frame in worker.frames[known:]) or None
 
 
 async def test_a_second_broadcaster_of_a_stream_is_refused_in_one_line(

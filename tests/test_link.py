@@ -302,6 +302,54 @@ async def test_an_error_while_locating_is_a_failed_round() -> None:
         await client.close()
 
 
+async def test_a_fault_while_locating_is_logged_and_not_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    async with broadcasting() as server:
+        faults = [KeyError("nobody expected this")]
+
+        async def locate() -> list[str]:
+            if faults:
+                raise faults.pop()
+            return server.addresses
+
+        client = LinkClient(
+            "main", locate, on_description=lambda _: None, on_frame=lambda _: None, on_down=lambda: None
+        )
+        client.start()
+        await client.ready(PATIENCE)
+        await client.close()
+    assert "nobody expected this" in caplog.text
+
+
+async def test_close_ends_even_when_locating_loses_a_cancellation() -> None:
+    locating = asyncio.Event()
+    lost = 0
+
+    async def locate() -> list[str]:
+        nonlocal lost
+        locating.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            lost += 1
+            if lost > 1:
+                raise
+        return []
+
+    client = LinkClient(
+        "main",
+        locate,
+        on_description=lambda _: None,
+        on_frame=lambda _: None,
+        on_down=lambda: None,
+        limits=ClientLimits(retry_least=0.0),
+    )
+    client.start()
+    async with asyncio.timeout(PATIENCE):
+        await locating.wait()
+        await client.close()
+    assert lost == 2
+
+
 async def test_the_pause_between_rounds_doubles_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     real = asyncio.sleep

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import socket
@@ -98,10 +97,12 @@ class LinkClient:
 
     async def close(self) -> None:
         """Disconnect for good. `on_down` is not called."""
-        if self._task is not None:
+        if self._task is None:
+            return
+        # Once may not be enough: what `locate` awaits can lose a cancellation (asyncio.wait_for before Python 3.12).
+        while not self._task.done():
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait({self._task}, timeout=0.1)
 
     async def ready(self, timeout: float) -> StreamDescription:
         """The stream's description, as soon as the link is up; LinkError after `timeout` seconds without."""
@@ -134,8 +135,12 @@ class LinkClient:
     async def _run(self) -> None:
         pause = self.limits.retry_least
         while True:
-            if await self._round():
-                pause = self.limits.retry_least
+            try:
+                if await self._round():
+                    pause = self.limits.retry_least
+            except Exception:
+                # A fault in `locate` or `on_down` must not end the stream for all viewers of this worker.
+                log.exception("stream %s: a round of connecting failed", self.stream)
             await asyncio.sleep(pause * (0.5 + 0.5 * self._jitter()))
             pause = min(2 * pause, self.limits.retry_most)
 
