@@ -92,27 +92,20 @@ def test_many_fast_readers_leave_one_thread_at_most() -> None:
 
 
 def test_a_reader_may_leave_from_within() -> None:
-    source = small()
-    left = threading.Event()
-    ends = []
+    source = small("leaving")
+    ready, calls = threading.Event(), []
 
-    def once(_: Picture) -> None:
-        ends[0]()
-        left.set()
+    def once(picture: Picture) -> None:
+        calls.append(picture)
+        assert ready.wait(PATIENCE)
+        unsubscribe()
 
-    keep: queue.Queue[Picture] = queue.Queue()
-    unsubscribe = source.subscribe(keep.put)
-    take(keep, 1)
-    with source._lock:
-        pass
-    gate = threading.Event()
-    blocker = source.subscribe(lambda _: gate.wait(PATIENCE) and None)
-    ends.append(source.subscribe(once))
-    gate.set()
-    assert left.wait(PATIENCE)
-    blocker()
-    unsubscribe()
-    source.close()
+    unsubscribe = source.subscribe(once)
+    thread = next(thread for thread in threading.enumerate() if thread.name == "source-leaving")
+    ready.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "it was the last reader"
+    assert len(calls) == 1
 
 
 def test_a_failing_reader_harms_nobody_else() -> None:

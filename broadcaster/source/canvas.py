@@ -66,6 +66,7 @@ class Canvas:
 
     def blend(self, coverage: Coverage, left: int, top: int, colour: Colour) -> None:
         """Paint `colour` through `coverage` (0 to 1, shape (height, width)) at an even place, cut at the edges."""
+        coverage = np.pad(coverage, [(0, side % 2) for side in coverage.shape])
         height = min(coverage.shape[0], self.height - top) & ~1
         width = min(coverage.shape[1], self.width - left) & ~1
         if height <= 0 or width <= 0:
