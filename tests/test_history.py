@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.rtp_viewer import frame
 from workers.forward.history import History, HistoryLimits, LostPacket
-from workers.forward.packets import CHUNK_SIZE, DESCRIPTOR_SIZE, descriptors, packetise
+from workers.forward.packets import CHUNK_SIZE, CONTINUATION, DESCRIPTOR_SIZE, FIRST, head_packer, packetise
 
 LIMITS = HistoryLimits()
+pack = head_packer(0)
+
+
+def size_of(chunks: Sequence[bytes]) -> int:
+    return sum(len(chunk) + DESCRIPTOR_SIZE for chunk in chunks)
 
 
 class Sender:
@@ -24,23 +31,22 @@ class Sender:
 
     def send(self, index: int, now: float, size: int = 3000) -> list[int]:
         packets = packetise(frame(index, size=size))
-        pair = descriptors(index & 0x7FFF, index & 0xFF, 0, False, 0)
-        self.history.record((self.following, now, packets.frame.timestamp, packets, pair))
+        first, rest = (
+            pack(packets.frame.timestamp, b"ssrc", b"", start, 0x8000 | index & 0x7FFF, index & 0xFF, 0)
+            for start in (FIRST, CONTINUATION)
+        )
+        self.history.record((self.following, now, packets.frame.timestamp, packets, first))
         numbers = []
         for place, chunk in enumerate(packets.chunks):
             number = self.following & 0xFFFF
-            self.packets[number] = (pair[min(place, 1)], chunk)
+            self.packets[number] = ((rest if place else first)[-DESCRIPTOR_SIZE:], chunk)
             numbers.append(number)
             self.following += 1
-        self.octets += packets.octets
+        self.octets += size_of(packets.chunks)
         return numbers
 
     def ask(self, lost: list[int], now: float, rtt: float | None = 0.05) -> list[LostPacket]:
         return self.history.choose(lost, following=self.following, octets=self.octets, now=now, rtt=rtt)
-
-
-def size_of(packets: list[LostPacket]) -> int:
-    return sum(len(packet.chunk) + DESCRIPTOR_SIZE for packet in packets)
 
 
 @given(st.integers(0, 200_000), st.lists(st.integers(1, 5 * CHUNK_SIZE), min_size=1, max_size=30))
@@ -122,7 +128,7 @@ class LoopingViewer(RuleBasedStateMachine):
             self.now += pause
             everything = [(self.sender.following - back) & 0xFFFF for back in range(100)]
             found = self.sender.ask(everything, self.now, rtt=0.0)
-            self.resent += size_of(found)
+            self.resent += size_of([packet.chunk for packet in found])
             for packet in found:
                 key = packet.sequence.to_bytes(2, "big") + packet.descriptor
                 self.times[key] = self.times.get(key, 0) + 1
@@ -143,5 +149,6 @@ def test_a_second_of_looped_nacks_returns_less_than_was_sent() -> None:
         if millisecond % 33 == 0:
             sender.send(millisecond, 1.0 + millisecond / 1000)
         everything = [(sender.following - back) & 0xFFFF for back in range(1, 17)]
-        resent += size_of(sender.ask(everything, 1.0 + millisecond / 1000, rtt=0.001))
+        found = sender.ask(everything, 1.0 + millisecond / 1000, rtt=0.001)
+        resent += size_of([packet.chunk for packet in found])
     assert resent <= sender.octets + LIMITS.burst

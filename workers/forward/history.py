@@ -14,10 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from workers.forward.packets import DESCRIPTOR_SIZE, PacketisedFrame
+from workers.forward.packets import CONTINUATION, DESCRIPTOR_SIZE, PacketisedFrame
 
-Record = tuple[int, float, int, PacketisedFrame, tuple[bytes, bytes]]
-"""Extended number of a frame's first packet, monotonic time sent, RTP timestamp, packets, VP8 descriptors."""
+Record = tuple[int, float, int, PacketisedFrame, bytes]
+"""Extended number of a frame's first packet, monotonic time sent, RTP timestamp, packets, and what was sent in front
+of the first chunk, which ends with its VP8 descriptor."""
+
+_CONTINUES = (CONTINUATION >> 8).to_bytes(1, "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class History:
         place = bisect_right(records, number, key=_first_number) - 1
         if place < 0:
             return None
-        first, at, timestamp, packets, descriptors = records[place]
+        first, at, timestamp, packets, head = records[place]
         index = number - first
         if index >= len(packets.chunks) or now - at > self._limits.age:
             return None
@@ -103,7 +106,7 @@ class History:
             number & 0xFFFF,
             timestamp,
             index == len(packets.chunks) - 1,
-            descriptors[min(index, 1)],
+            head[-DESCRIPTOR_SIZE:] if index == 0 else _CONTINUES + head[1 - DESCRIPTOR_SIZE :],
             packets.chunks[index],
         )
 

@@ -14,12 +14,15 @@ from workers.forward import rtcp
 from workers.forward.clock import WallClock
 from workers.forward.history import History, HistoryLimits, LostPacket
 from workers.forward.packets import (
+    CONTINUATION,
     DESCRIPTOR_SIZE,
+    FIRST,
+    HEADER_SIZE,
+    OSN_SIZE,
     ExtensionBlock,
     ExtensionIds,
     PacketisedFrame,
-    descriptors,
-    media_packer,
+    head_packer,
     rtx_packer,
 )
 from workers.forward.srtp import SrtpKeys, SrtpSession
@@ -121,10 +124,9 @@ class Outlet:
         "history",
         "key_index",
         "listener",
-        "media_prefix",
         "nacks",
         "octets",
-        "pack_media",
+        "pack_head",
         "pack_rtx",
         "packets",
         "parameters",
@@ -140,6 +142,7 @@ class Outlet:
         "rtx_word",
         "segmentation",
         "sequence",
+        "shape",
         "source",
         "srtp",
         "timestamp",
@@ -171,11 +174,11 @@ class Outlet:
         self.header_word = flags | parameters.payload_type
         self.rtx_word = flags | (parameters.rtx_payload_type or 0)
         self.source = parameters.ssrc.to_bytes(4, "big")
-        prefix = 8 + self.extensions.size
-        self.media_prefix = 4 + prefix + DESCRIPTOR_SIZE
-        self.rtx_prefix = 4 + prefix + 2 + DESCRIPTOR_SIZE
-        self.pack_media = media_packer(prefix + DESCRIPTOR_SIZE)
-        self.pack_rtx = rtx_packer(prefix)
+        header = HEADER_SIZE + self.extensions.size
+        self.shape = header + DESCRIPTOR_SIZE, self.srtp.tag_size
+        self.rtx_prefix = header + OSN_SIZE + DESCRIPTOR_SIZE
+        self.pack_head = head_packer(self.extensions.size)
+        self.pack_rtx = rtx_packer(self.extensions.size)
 
         # The lower half, because a number that wraps before the first packet arrives breaks SRTP at the receiver.
         self.sequence = randbelow(32_768)
@@ -196,26 +199,33 @@ class Outlet:
         self._allowance = settings.rtcp_rate
         self._allowed_at: float | None = None
 
-    def begin(self, packets: PacketisedFrame, now: float) -> tuple[bytes, bytes]:
-        """Start a frame: advance what counts frames, remember it, and return its two VP8 descriptors.
+    def begin(self, packets: PacketisedFrame, now: float, wall: float) -> tuple[bytes, bytes]:
+        """Start a frame: advance what counts frames, remember it, and return what stands between sequence number and
+        chunk in its first packet and in the others. `now` is monotonic, `wall` the same moment since 1970.
 
         Picture ids and TL0PICIDX are contiguous for each viewer whatever it skipped, because a gap without a keyframe
-        freezes players. `self.timestamp` is then the frame's own, except right after a switch to a rung that
-        encodes later: a player must not see time stand still, so such a frame is one tick younger than the last.
+        freezes players. The timestamp is the frame's own, except right after a switch to a rung that encodes later: a
+        player must not see time stand still, so such a frame is one tick younger than the last.
         """
         frame = packets.frame
+        layer = frame.layer
         timestamp = frame.timestamp
         if self.packets and (self.timestamp - timestamp) & 0xFFFFFFFF < RTP_CLOCK:
             timestamp = (self.timestamp + 1) & 0xFFFFFFFF
         self.timestamp = timestamp
         self.picture_id = picture_id = (self.picture_id + 1) & 0x7FFF
-        if frame.layer == 0:
+        if layer == 0:
             self.tl0 = (self.tl0 + 1) & 0xFF
             if frame.keyframe:
                 self.key_index = (self.key_index + 1) & 0x1F
-        pair = descriptors(picture_id, self.tl0, frame.layer, frame.sync, self.key_index)
-        self.history.record((self.sequence, now, timestamp, packets, pair))
-        return pair
+        last = layer << 6 | frame.sync << 5 | self.key_index
+        picture = 0x8000 | picture_id
+        pack, source, extensions = self.pack_head, self.source, self.extensions.at(wall)
+        head = pack(timestamp, source, extensions, FIRST, picture, self.tl0, last)
+        self.history.record((self.sequence, now, timestamp, packets, head))
+        if len(packets.chunks) == 1:
+            return head, head
+        return head, pack(timestamp, source, extensions, CONTINUATION, picture, self.tl0, last)
 
     def receive_rtcp(self, datagram: bytes, now: float) -> None:
         """Take a protected RTCP datagram of the viewer, at the monotonic time `now`. Never raises."""

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from broadcaster.stream import EncodedFrame
 
@@ -17,34 +18,30 @@ MAX_DATAGRAM = 1200
 """Octets of UDP payload that every path is trusted to carry, as libwebrtc and QUIC (RFC 9000 section 14) assume."""
 
 DESCRIPTOR_SIZE = 6
-_RTP_HEADER = 12
+HEADER_SIZE = 12
 _MAX_EXTENSIONS = 4 + 28
 OSN_SIZE = 2
 _MAX_TAG = 16
 MAX_MID = 16
 """Octets that one element of a one-byte header extension can carry (RFC 8285 section 4.2)."""
 
-CHUNK_SIZE = MAX_DATAGRAM - _RTP_HEADER - _MAX_EXTENSIONS - DESCRIPTOR_SIZE - OSN_SIZE - _MAX_TAG
+CHUNK_SIZE = MAX_DATAGRAM - HEADER_SIZE - _MAX_EXTENSIONS - DESCRIPTOR_SIZE - OSN_SIZE - _MAX_TAG
 """Octets of a frame in one packet, such that its retransmission to any viewer still fits into MAX_DATAGRAM."""
 
 MARKER = 0x80
 _ONE_BYTE_PROFILE = 0xBEDE
-_FIRST = 0x90
-_CONTINUATION = 0x80
 
-_descriptor = struct.Struct("!BBHBB").pack
+FIRST = 0x90F0
+"""The first octets of the descriptor in a frame's first packet: X and S; I, L, T and K (RFC 7741 section 4.2)."""
+CONTINUATION = 0x80F0
+"""The same in its other packets, without S."""
 
-Pack = Callable[..., None]
 
-
-@dataclass(frozen=True, slots=True)
-class PacketisedFrame:
+class PacketisedFrame(NamedTuple):
     """One encoded frame in chunks of CHUNK_SIZE octets (the last one may be shorter), shared by all its viewers."""
 
     frame: EncodedFrame
     chunks: tuple[bytes, ...]
-    octets: int
-    """Octets of RTP payload that one viewer is sent: chunks and descriptors."""
 
 
 def packetise(frame: EncodedFrame) -> PacketisedFrame:
@@ -53,19 +50,9 @@ def packetise(frame: EncodedFrame) -> PacketisedFrame:
     Equal sizes let the kernel cut one large send into datagrams (UDP_SEGMENT wants them so).
     """
     payload = frame.payload
-    chunks = tuple(payload[start : start + CHUNK_SIZE] for start in range(0, len(payload), CHUNK_SIZE))
-    return PacketisedFrame(frame, chunks, len(payload) + DESCRIPTOR_SIZE * len(chunks))
-
-
-def descriptors(picture_id: int, tl0: int, layer: int, sync: bool, key_index: int) -> tuple[bytes, bytes]:
-    """The VP8 payload descriptors of a frame's first packet and of its other packets (RFC 7741 section 4.2).
-
-    `picture_id` has 15 bits, `tl0` (TL0PICIDX) 8 bits, `key_index` (KEYIDX) 5 bits; `sync` is the Y bit. The style
-    is the same for every stream, with layers or without: changing it mid-stream freezes players for seconds.
-    """
-    last = layer << 6 | sync << 5 | key_index
-    picture = 0x8000 | picture_id
-    return _descriptor(_FIRST, 0xF0, picture, tl0, last), _descriptor(_CONTINUATION, 0xF0, picture, tl0, last)
+    return PacketisedFrame(
+        frame, tuple([payload[start : start + CHUNK_SIZE] for start in range(0, len(payload), CHUNK_SIZE)])
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +98,21 @@ class ExtensionBlock:
 
 
 @cache
-def media_packer(prefix: int) -> Pack:
-    """`pack_into` for (first word, sequence number, `prefix` octets up to the chunk, chunk padded with zeros)."""
-    return struct.Struct(f"!HH{prefix}s{CHUNK_SIZE}s").pack_into
+def head_packer(extensions: int) -> Callable[..., bytes]:
+    """`pack` for what stands between sequence number and chunk, where extensions take so many octets.
+
+    The values: timestamp, SSRC (4 octets), extensions, then of the VP8 descriptor (RFC 7741 section 4.2) FIRST or
+    CONTINUATION, 0x8000 | picture id, TL0PICIDX, and TID << 6 | Y << 5 | KEYIDX. The descriptor's style is the same for
+    every stream, with layers or without: changing it mid-stream freezes players for seconds.
+    """
+    return struct.Struct(f"!I4s{extensions}sHHBB").pack
 
 
 @cache
-def rtx_packer(prefix: int) -> Pack:
-    """`pack_into` for (first word, sequence number, `prefix` octets, OSN, descriptor, chunk padded with zeros).
+def rtx_packer(extensions: int) -> Callable[..., None]:
+    """`pack_into` for a retransmission (RFC 4588 section 4), where extensions take so many octets.
 
-    OSN is the original sequence number that a retransmission starts with (RFC 4588 section 4).
+    The values: first word, timestamp, SSRC (4 octets), extensions, original sequence number, descriptor, chunk (padded
+    with zeros to CHUNK_SIZE).
     """
-    return struct.Struct(f"!HH{prefix}sH{DESCRIPTOR_SIZE}s{CHUNK_SIZE}s").pack_into
+    return struct.Struct(f"!II4s{extensions}sH{DESCRIPTOR_SIZE}s{CHUNK_SIZE}s").pack_into
