@@ -1,7 +1,7 @@
 """Beamcast: one source encoded once per quality, sent to many browsers, adapted to every viewer.
 
 As a library it works on any aiortc RTCPeerConnection (docs/library.md). Names are loaded when they are first used,
-since aiortc and FFmpeg take most of a second.
+since aiortc and FFmpeg take a quarter of a second.
 """
 
 from __future__ import annotations
