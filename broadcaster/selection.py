@@ -45,6 +45,18 @@ class FrameSelector:
         self._want_rung = target.rung
         self._want_layer = target.layer
 
+    def relevel(self, levels: Sequence[Level], target: Level, *, restart: bool) -> None:
+        """The ladder changed: go on towards `target` by the new `levels`.
+
+        `restart` says that the frames to come do not continue those before (another run of the broadcaster, other
+        rungs): then everything waits for a keyframe of the target's rung.
+        """
+        self._by_place = {(level.rung, level.layer): level for level in levels}
+        if restart:
+            self._rung = self._layer = self._ceiling = -1
+            self._late = False
+        self.aim(target)
+
     @property
     def current(self) -> Level | None:
         """What the viewer gets now; None before the first keyframe."""

@@ -188,9 +188,17 @@ class AdaptiveVideoTrack(MediaStreamTrack):
         super().stop()
 
     def follow(self, description: StreamDescription, level: Level) -> None:
-        """Pick frames of the stream `description`, at `level` or what the frame rate leaves of it."""
-        self._description, self._level = description, level
-        self.selector = FrameSelector(description.levels(), self._affordable(level))
+        """Pick frames of the stream `description`, at `level` or what the frame rate leaves of it.
+
+        Call it again when the description changes: `selector` stays the same object, and goes on without a keyframe
+        where only rates and bitrates have changed.
+        """
+        before, self._description, self._level = self._description, description, level
+        target = self._affordable(level)
+        if self.selector is None or before is None:
+            self.selector = FrameSelector(description.levels(), target)
+        else:
+            self.selector.relevel(description.levels(), target, restart=_encodings(before) != _encodings(description))
 
     def set_level(self, level: Level) -> None:
         """Go to `level` of the followed stream, or what the frame rate leaves of it."""
@@ -227,6 +235,11 @@ class AdaptiveVideoTrack(MediaStreamTrack):
                 await self._changed.wait()
         except TimeoutError:
             pass
+
+
+def _encodings(description: StreamDescription) -> tuple[object, ...]:
+    """What must stay for frames to continue those before."""
+    return (description.epoch, *((rung.name, rung.layers) for rung in description.rungs))
 
 
 def _layer(level: Level) -> int:

@@ -290,3 +290,25 @@ async def test_the_frame_rate_caps_the_layers_of_a_followed_stream() -> None:
     assert track.selector.waiting_for == 0
     track.set_fps(240)
     assert track.selector.target == levels[0, 1]
+
+
+async def test_a_new_description_keeps_the_selector_and_where_it_can_the_picture() -> None:
+    track = AdaptiveVideoTrack(30)
+    levels = {(level.rung, level.layer): level for level in DESCRIPTION.levels()}
+    track.follow(DESCRIPTION, levels[1, 2])
+    selector = track.selector
+    assert selector is not None
+    assert selector.accepts(EncodedFrame(1, 0, 0, True, 0, False, b""))
+    slower = StreamDescription("main", 1, (DESCRIPTION.rungs[0], Rung("360p", 640, 360, 30.0, 500_000, 3)))
+    track.follow(slower, next(level for level in slower.levels() if (level.rung, level.layer) == (1, 2)))
+    assert track.selector is selector
+    assert (selector.waiting_for, selector.current) == (None, slower.levels()[2])
+    assert selector.current is not None
+    assert selector.current.bitrate == 500_000
+    assert selector.accepts(EncodedFrame(1, 1, 3000, False, 2, True, b""))
+    rerun = StreamDescription("main", 2, DESCRIPTION.rungs)
+    track.follow(rerun, levels[1, 2])
+    assert track.selector is selector
+    assert (selector.waiting_for, selector.current) == (1, None)
+    assert not selector.accepts(EncodedFrame(1, 2, 6000, False, 0, False, b""))
+    assert selector.accepts(EncodedFrame(1, 0, 9000, True, 0, False, b""))
