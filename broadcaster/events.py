@@ -113,7 +113,8 @@ async def _past(server: Server, selection: Selection) -> list[Event]:
         for pattern in selection.patterns():
             names: list[Any] = [name async for name in server.redis.scan_iter(match=pattern, _type="stream")]
             for name in names:
-                for _, fields in await server.redis.xrange(name):
+                entries: Any = await server.redis.xrange(name)
+                for _, fields in entries:
                     try:
                         events.append(decode(fields.get(b"event", b""), Event))
                     except MessageError:
