@@ -8,12 +8,13 @@ import logging
 import os
 import socket
 import time
+from dataclasses import replace
 from urllib.parse import urlsplit, urlunsplit
 
 import av
 
 from broadcaster.bus import Bus, Lease, new_epoch
-from broadcaster.bus.messages import RungInfo, StreamLease
+from broadcaster.bus.messages import Adaptation, Operating, RungInfo, StreamLease
 from broadcaster.bus.server import end
 from broadcaster.ladder import Ladder, derive_rungs, parse_rungs
 from broadcaster.link import LinkServer, RungDemand
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 THUMBNAIL_EVERY = 2.0
 """Seconds between two thumbnails."""
+
+ENCODERS_EVERY = 1.0
+"""Seconds between two looks at the encoders' bitrates."""
 
 
 def main(arguments: list[str]) -> int:
@@ -82,6 +86,16 @@ def public_source(spec: str) -> str:
         return spec
     url = urlsplit(spec)
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
+
+
+def _followed(old: Rung, new: Rung) -> Adaptation:
+    return Adaptation(
+        rule="only-viewer",
+        from_=Operating(fps=old.fps, rung=old.name, bitrate=old.bitrate),
+        to=Operating(fps=new.fps, rung=new.name, bitrate=new.bitrate),
+        inputs={"viewers": 1.0},
+        thresholds={"viewers": 1.0},
+    )
 
 
 class Broadcast:
@@ -165,6 +179,24 @@ class Broadcast:
             except av.FFmpegError:
                 log.exception("no thumbnail could be made")
             await asyncio.sleep(THUMBNAIL_EVERY)
+
+    async def _follow_encoders(self) -> None:
+        """Tell workers and subscribers when a rung's bitrate has followed its only viewer."""
+        while True:
+            await asyncio.sleep(ENCODERS_EVERY)
+            before = self._description.rungs
+            rungs = tuple(
+                replace(rung, bitrate=statistics.target_bitrate)
+                for rung, statistics in zip(before, self._ladder.statistics(), strict=True)
+            )
+            if rungs == before:
+                continue
+            self._description = replace(self._description, rungs=rungs)
+            self._link.describe(self._description)
+            self._lease.renew_soon()
+            for old, new in zip(before, rungs, strict=True):
+                if old != new:
+                    self._bus.publish("adaptation", _followed(old, new), stream=self._description.name)
 
     def _frame(self, frame: EncodedFrame) -> None:
         """Called in an encoder's thread."""

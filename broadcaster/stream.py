@@ -62,6 +62,12 @@ class StreamDescription:
     epoch: int
     rungs: tuple[Rung, ...]
 
+    def continues(self, before: StreamDescription) -> bool:
+        """Whether frames described here follow those described by `before`: only rates and bitrates have changed."""
+        return self.epoch == before.epoch and [(rung.name, rung.layers) for rung in self.rungs] == [
+            (rung.name, rung.layers) for rung in before.rungs
+        ]
+
     def levels(self) -> tuple[Level, ...]:
         """Every (rung, highest layer) that a viewer can be on, cheapest first."""
         levels = [

@@ -198,7 +198,7 @@ class AdaptiveVideoTrack(MediaStreamTrack):
         if self.selector is None or before is None:
             self.selector = FrameSelector(description.levels(), target)
         else:
-            self.selector.relevel(description.levels(), target, restart=_encodings(before) != _encodings(description))
+            self.selector.relevel(description.levels(), target, restart=not description.continues(before))
 
     def set_level(self, level: Level) -> None:
         """Go to `level` of the followed stream, or what the frame rate leaves of it."""
@@ -235,11 +235,6 @@ class AdaptiveVideoTrack(MediaStreamTrack):
                 await self._changed.wait()
         except TimeoutError:
             pass
-
-
-def _encodings(description: StreamDescription) -> tuple[object, ...]:
-    """What must stay for frames to continue those before."""
-    return (description.epoch, *((rung.name, rung.layers) for rung in description.rungs))
 
 
 def _layer(level: Level) -> int:

@@ -235,6 +235,11 @@ async def test_the_lease_says_whether_the_source_is_live(bus: Bus, caplog: pytes
         await lease(bus, lambda record: record.live)
 
 
+def described_bitrate(worker: Worker) -> int:
+    assert worker.client.description is not None
+    return worker.client.description.rungs[0].bitrate
+
+
 async def test_the_only_viewers_bitrate_becomes_the_rungs(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     async with broadcasting(Camera(), bus, caplog) as broadcast:
         record = await lease(bus)
@@ -246,15 +251,13 @@ async def test_the_only_viewers_bitrate_becomes_the_rungs(bus: Bus, caplog: pyte
             worker.client.demand({0: RungDemand(1, 200_000)})
             await worker.gather(2, rung=0)
             assert target() == 200_000
+            await eventually(lambda: settled(lambda: described_bitrate(worker) == 200_000))
             worker.client.demand({0: RungDemand(2, 200_000)})
-            known = len(worker.frames)
-            worker.client.request_keyframe(0)
-            await eventually(lambda: _arrived(worker, known))
-            assert target() == 300_000
+            await eventually(lambda: settled(lambda: broadcast._link.demands[0] == RungDemand(2)))
 
 
-async def _arrived(worker: Worker, known: int) -> bool | None:
-    return any(frame.keyframe for frame in worker.frames[known:]) or None
+async def settled(ask: Callable[[], bool]) -> bool | None:
+    return True if ask() else None
 
 
 async def test_a_second_broadcaster_of_a_stream_is_refused_in_one_line(

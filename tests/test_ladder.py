@@ -212,6 +212,7 @@ def test_the_bitrate_follows_the_demand_at_most_every_ten_seconds(stage: Stage) 
 @pytest.mark.parametrize(("asked", "given"), [(1, 60_000), (10_000_000, 200_000), (0, 60_000), (-5, 60_000)])
 def test_the_bitrate_has_bounds(stage: Stage, asked: int, given: int) -> None:
     stage.ladder.set_demand(1, active=True, bitrate=asked)
+    stage.step()
     assert stage.statistics(1).target_bitrate == given
 
 

@@ -155,7 +155,7 @@ class Topology:
         parts = []
         for process in self.processes:
             if process.log.exists():
-                lines = process.log.read_text(errors="replace").splitlines()[-25:]
+                lines = [line[:400] for line in process.log.read_text(errors="replace").splitlines()[-25:]]
                 parts.append(f"--- {process.name}\n" + "\n".join(lines))
         return "\n".join(parts)
 

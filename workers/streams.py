@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from broadcaster.adaptation.levels import Level
 from broadcaster.errors import LinkError, StreamNotLiveError
 from broadcaster.link import LinkClient, RungDemand
 from broadcaster.stream import EncodedFrame, StreamDescription
@@ -44,7 +43,6 @@ class Feed:
         )
         self.forwarder = Forwarder(fanout, self.link.request_keyframe, self._demand_changed)
         self._epoch = 0
-        self._nominal: dict[str, int] = {}
         self._wanted_bitrate: dict[int, int] = {}
         self._viewers: Mapping[int, int] = {}
 
@@ -60,10 +58,6 @@ class Feed:
             return await self.link.ready(timeout)
         except LinkError:
             raise StreamNotLiveError(f"The stream {self.stream!r} has no live source; try again in a moment.") from None
-
-    def nominal_bitrate(self, rung: Level) -> int:
-        """What the rung of `rung` had when the broadcaster began, whatever its audience made of it since."""
-        return self._nominal.get(rung.name, rung.bitrate)
 
     def want_bitrate(self, rung: int, bitrate: int) -> None:
         """What the only viewer of `rung` could use; the broadcaster follows when no other viewer is on it."""
@@ -89,7 +83,6 @@ class Feed:
     def _described(self, description: StreamDescription) -> None:
         if description.epoch != self._epoch:
             self._epoch = description.epoch
-            self._nominal = {rung.name: rung.bitrate for rung in description.rungs}
             self._wanted_bitrate.clear()
         self._on_description(description)
 

@@ -32,9 +32,6 @@ from workers.transport import Candidate, Endpoint, SrtpKeys
 class ViewerSettings:
     start_bitrate: int = 1_000_000
     """A viewer starts on the best rung of at most so many bits per second."""
-    encoder_least: float = 0.5
-    encoder_most: float = 1.5
-    """How far a rung's encoder may follow its only viewer, as shares of the rung's own bitrate."""
     encoder_margin: float = 0.85
     """The share of the estimate that the only viewer of a rung asks of its encoder."""
     adaptation: AdaptationSettings = DEFAULT_SETTINGS
@@ -240,12 +237,8 @@ class Viewer(AsyncIOEventEmitter):
         """Ask for the bitrate that this viewer's path carries; heard only where it is its rung's only viewer."""
         if sample.estimate is None:
             return
-        level = self.adapter.level
-        nominal = self._feed.nominal_bitrate(level)
-        settings = self._settings
-        most = nominal * (settings.encoder_most if level.rung > 0 else 1.0)
-        wanted = min(most, max(nominal * settings.encoder_least, settings.encoder_margin * sample.estimate))
-        self._feed.want_bitrate(level.rung, int(wanted))
+        rung = self.adapter.level.rung
+        self._feed.want_bitrate(rung, int(self._settings.encoder_margin * sample.estimate))
 
     # --- what others see -----------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class LadderSettings:
 class RungStatistics:
     """Counters of one rung since the start: pictures `encoded`, `dropped` because the encoder was late, `keyframes`,
     keyframe `requests`, `failures` of the encoder; `encode_seconds` spent scaling and encoding; the `bitrate` of the
-    last seconds and the `target_bitrate`, both in bit/s."""
+    last seconds and the `target_bitrate` that the encoder is set to, both in bit/s."""
 
     name: str
     active: bool
@@ -137,7 +137,7 @@ class _Encoding(threading.Thread):
         self._active = False
         self._stopping = False
         self._start_anew = False
-        self._wanted_bitrate = rung.bitrate
+        self._wanted_bitrate = self._target_bitrate = rung.bitrate
         self._gate = KeyframeGate(settings.keyframes)
         self._encoded = self._dropped = self._keyframes = self._failures = 0
         self._encode_seconds = 0.0
@@ -187,7 +187,7 @@ class _Encoding(threading.Thread):
                 failures=self._failures,
                 encode_seconds=self._encode_seconds,
                 bitrate=int(sum(size for _, size in self._sizes) * 8 / self._settings.bitrate_window),
-                target_bitrate=self._wanted_bitrate,
+                target_bitrate=self._target_bitrate,
             )
 
     def run(self) -> None:
@@ -220,7 +220,7 @@ class _Encoding(threading.Thread):
                 self._failures += 1
             return
         self._last_captured = picture.captured
-        number = self._count(encoded, started)
+        number = self._count(encoded, encoder.bitrate, started)
         if number is None:
             return
         try:
@@ -251,7 +251,7 @@ class _Encoding(threading.Thread):
             self._retargeted_at = now
         return self._encoder
 
-    def _count(self, encoded: Encoded, started: float) -> int | None:
+    def _count(self, encoded: Encoded, target: int, started: float) -> int | None:
         """Book a frame and return its number, or None when the ladder was closed meanwhile."""
         now = self._clock()
         with self._wake:
@@ -259,6 +259,7 @@ class _Encoding(threading.Thread):
                 return None
             if encoded.keyframe:
                 self._keyframes += 1
+                self._target_bitrate = target
                 self._gate.made(started)
             self._encode_seconds += now - started
             self._sizes.append((now, len(encoded.payload)))

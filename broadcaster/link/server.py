@@ -146,11 +146,12 @@ class LinkServer:
             connection.push(frame, message, now)
 
     def describe(self, description: StreamDescription) -> None:
-        """The ladder has changed: every rung begins anew for every worker, at a keyframe."""
+        """The ladder has changed. Unless only bitrates did, every rung begins anew for every worker, at a keyframe."""
+        restart = not description.continues(self.description)
         self.description = description
         message = encode(description, self.limits.wire)
         for connection in self._connections:
-            connection.describe(message)
+            connection.describe(message, restart=restart)
         self._demand_changed()
 
     def statistics(self) -> LinkStatistics:
@@ -277,9 +278,10 @@ class _Connection(asyncio.Protocol):
         self.backlog.push(frame, message, now)
         self._flush()
 
-    def describe(self, message: bytes) -> None:
+    def describe(self, message: bytes, *, restart: bool) -> None:
         if self.greeted:
-            self.backlog.restart()
+            if restart:
+                self.backlog.restart()
             self._transport.write(message)
 
     def abort(self) -> None:
