@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ MAX_BATCH = 48
 
 _SEGMENTATION_REFUSED = {errno.EINVAL, errno.EIO, errno.EMSGSIZE, errno.EOPNOTSUPP}
 
+_INT: int = ffi.sizeof("int")
+
 Ancillary = list[tuple[int, int, bytes]]
 
 
@@ -43,7 +45,7 @@ class Fanout(Protocol):
 class _Layout:
     """Where packets stand in the buffer, for all outlets whose headers and tags are of these sizes."""
 
-    __slots__ = ("ancillary", "packers", "pointers", "prefix", "stride", "tag_size")
+    __slots__ = ("ancillary", "packers", "pointers", "prefix", "sizes", "stride", "tag_size")
 
     def __init__(self, memory: Any, prefix: int, tag_size: int) -> None:
         self.prefix = prefix
@@ -51,6 +53,7 @@ class _Layout:
         self.stride = prefix + CHUNK_SIZE + tag_size
         self.pointers = [memory + number * self.stride for number in range(MAX_BATCH)]
         self.ancillary: Ancillary = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", self.stride))]
+        self.sizes = (prefix + CHUNK_SIZE).to_bytes(_INT, sys.byteorder) * MAX_BATCH
         packet = f"I{prefix - 4}s{CHUNK_SIZE}s{tag_size}x"
         self.packers = [struct.Struct("!" + packet * count).pack_into for count in range(MAX_BATCH + 1)]
         """`pack_into` by number of packets; of each its first word, the rest of its header, and its chunk."""
@@ -75,11 +78,11 @@ class _Batch:
         """Make ready for outlets of this layout."""
         self.layout = layout
         self.pack = layout.packers[self.count]
-        sizes = [layout.prefix + CHUNK_SIZE] * self.count
-        sizes[-1] = layout.prefix + len(self.chunks[-1])
-        self.sizes = array("i", sizes).tobytes()
+        before = self.count - 1
+        last = layout.prefix + len(self.chunks[-1])
+        self.sizes = layout.sizes[: _INT * before] + last.to_bytes(_INT, sys.byteorder)
         """The sizes of the packets before protection, as C's int."""
-        self.end = (self.count - 1) * layout.stride + sizes[-1] + layout.tag_size
+        self.end = before * layout.stride + last + layout.tag_size
         """Where the last packet ends after protection."""
 
 
