@@ -48,16 +48,21 @@ class BarcodeTrack(MediaStreamTrack):
 
 
 class WhepSite:
-    """`streams` is what /api/streams lists, or None for an error; `refusal` is (status, headers) for every POST."""
+    """`streams` is what /api/streams lists, or None for an error; `refusal` is (status, headers) for every POST.
+
+    With `hold`, the tracks of new sessions send nothing until `sounding` is set.
+    """
 
     def __init__(self) -> None:
         self.streams: list[dict[str, Any]] | None = [stream("main")]
         self.refusal: tuple[int, dict[str, str]] | None = None
+        self.hold = False
         self.posts = 0
         self.deleted: list[str] = []
         self.tracks: list[BarcodeTrack] = []
         self.authorization: str | None = None
         self._sessions: dict[str, RTCPeerConnection] = {}
+        self._closing: list[asyncio.Task[None]] = []
         app = web.Application()
         app.router.add_get("/api/streams", self._list)
         app.router.add_get("/api/streams/{stream}/picture.jpg", self._picture)
@@ -73,9 +78,10 @@ class WhepSite:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for connection in list(self._sessions.values()):
-            await connection.close()
         await self._server.close()
+        for connection in self._sessions.values():
+            await connection.close()
+        await asyncio.gather(*self._closing)
 
     async def until(self, what: str, count: int, timeout: float = 15) -> None:
         """Return when there have been `count` of `what` ("posts" or "deleted")."""
@@ -108,6 +114,8 @@ class WhepSite:
         connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         track = BarcodeTrack()
         secret = f"secret-{self.posts}"
+        if self.hold:
+            track.sounding.clear()
         self.tracks.append(track)
         self._sessions[secret] = connection
         connection.addTrack(track)
@@ -125,7 +133,8 @@ class WhepSite:
         secret = request.match_info["secret"]
         self.deleted.append(secret)
         if connection := self._sessions.pop(secret, None):
-            await connection.close()
+            # Apart from this handler, which the end of the server would cancel halfway.
+            self._closing.append(asyncio.create_task(connection.close()))
         return web.Response()
 
 
