@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -33,6 +34,7 @@ from broadcaster.errors import (
     CallUnheardError,
     ConfigurationError,
     MessageError,
+    OverloadedError,
     SessionNotFoundError,
 )
 from tests.redis_server import RedisServer, redis_server  # noqa: F401
@@ -48,6 +50,10 @@ STATS = Stats(
 )  # fmt: skip
 
 SESSION = SessionRecord(worker="worker-1", stream="main", viewer="v-5f3a", since=1767225600.0)
+
+
+def _with(**changes: Any) -> BusSettings:
+    return dataclasses.replace(QUICK, **changes)
 
 
 async def until(condition: Callable[[], bool], patience: float = 5.0) -> None:
@@ -169,12 +175,6 @@ async def test_streams_are_capped(redis_server: RedisServer, redis: Redis) -> No
     assert 100 <= await redis.xlen("beamcast:v1:stats:main") < 400
 
 
-def _with(**changes: Any) -> BusSettings:
-    import dataclasses
-
-    return dataclasses.replace(QUICK, **changes)
-
-
 async def test_the_queue_drops_the_oldest_and_counts(redis_server: RedisServer, redis: Redis) -> None:  # noqa: F811
     bus = Bus(redis_server.url, "worker-1", settings=_with(queue=10))
     await bus.start()
@@ -284,6 +284,28 @@ async def test_a_late_handler_is_cancelled_and_its_caller_told(bus: Bus, caller:
     with pytest.raises(CallTimeoutError, match=r"did not answer 'leave' within 0\.2 s"):
         await caller.call("worker-1", "leave", LeaveParams(secret="x"), timeout=0.2, result=LeaveResult)
     await asyncio.wait_for(cancelled.wait(), 2.0)
+
+
+async def test_a_process_with_too_many_calls_says_so(redis_server: RedisServer, caller: Bus) -> None:  # noqa: F811
+    async def leave(params: dict[str, Any]) -> LeaveResult:
+        await busy.wait()
+        return LeaveResult(viewer="v-1")
+
+    busy = asyncio.Event()
+    bus = Bus(redis_server.url, "worker-1", settings=_with(concurrent_calls=2))
+    await bus.start()
+    await bus.serve("worker-1", {"leave": leave})
+    calls = [
+        asyncio.create_task(caller.call("worker-1", "leave", LeaveParams(secret="x"), timeout=5.0, result=LeaveResult))
+        for _ in range(3)
+    ]
+    done, _ = await asyncio.wait(calls, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+    (refused,) = done
+    assert isinstance(refused.exception(), OverloadedError)
+    busy.set()
+    results = await asyncio.gather(*(call for call in calls if call is not refused))
+    assert [result.viewer for result in results] == ["v-1", "v-1"]
+    await bus.close()
 
 
 async def test_a_call_that_nobody_hears_fails_at_once(caller: Bus) -> None:

@@ -63,20 +63,22 @@ class Publisher:
     async def _run(self) -> None:
         delay = self._settings.first_delay
         while True:
-            connection = self._server.connection()
+            connection = self._server.connection(unhurried=True)  # one time-out per batch is enough, and cheaper
             try:
-                await connection.connect()  # type: ignore[no-untyped-call]
-                await self._greet(connection)
+                async with asyncio.timeout(self._settings.command_timeout):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                    await self._greet(connection)
                 delay = self._settings.first_delay
                 while True:
                     await self._waiting.wait()
-                    await self._flush(connection)
+                    async with asyncio.timeout(self._settings.command_timeout):
+                        await self._flush(connection)
                     if not self._queue:
                         self._waiting.clear()
                         self._empty.set()
                     await asyncio.sleep(self._settings.tick)
             except (RedisError, OSError) as error:
-                log.warning("events wait for Redis at %s: %s", self._server.shown, error)
+                log.warning("events wait for Redis at %s: %s", self._server.shown, str(error) or "no answer in time")
             finally:
                 try:
                     await connection.disconnect(nowait=True)

@@ -106,7 +106,9 @@ class Subscription:
                 delay = settings.first_delay
                 await self._hear(connection)
             except (RedisError, OSError) as error:
-                log.warning("lost the subscription to Redis at %s: %s", self._server.shown, error or "it went silent")
+                log.warning(
+                    "lost the subscription to Redis at %s: %s", self._server.shown, str(error) or "it went silent"
+                )
             finally:
                 was_connected = self._connection is not None
                 self._connection = None
