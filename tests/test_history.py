@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -49,6 +49,7 @@ class Sender:
         return self.history.choose(lost, following=self.following, octets=self.octets, now=now, rtt=rtt)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200_000), st.lists(st.integers(1, 5 * CHUNK_SIZE), min_size=1, max_size=30))
 def test_every_recent_packet_is_found_with_its_first_bytes(start: int, sizes: list[int]) -> None:
     sender = Sender(HistoryLimits(burst=10**9), start)
@@ -63,6 +64,7 @@ def test_every_recent_packet_is_found_with_its_first_bytes(start: int, sizes: li
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 0xFFFF)))
 def test_what_was_never_sent_is_never_resent(lost: list[int]) -> None:
     sender = Sender(start=1000)
@@ -140,6 +142,7 @@ class LoopingViewer(RuleBasedStateMachine):
 
 
 TestLoopingViewer = LoopingViewer.TestCase
+TestLoopingViewer.settings = settings(deadline=None, max_examples=40)
 
 
 def test_a_second_of_looped_nacks_returns_less_than_was_sent() -> None:

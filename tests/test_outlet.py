@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from aiortc.rtp import RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtcpSdesPacket, RtcpSrPacket
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.stream import timestamp_at
@@ -75,6 +75,7 @@ def test_a_report_without_progress_keeps_the_last_loss() -> None:
         assert (viewer.outlet.feedback.loss, viewer.outlet.feedback.packets_expected) == (0.05, 100)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-(2**23), 2**23 - 1), st.integers(0, 2**32 - 1))))
 def test_loss_stays_a_fraction_whatever_is_reported(reports: list[tuple[int, int]]) -> None:
     with RtpViewer() as viewer:
@@ -179,6 +180,7 @@ def test_forged_and_malformed_rtcp_is_counted() -> None:
         assert viewer.outlet.rtcp_failures == 4
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_hostile_datagrams_never_raise(datagram: bytes) -> None:
     with RtpViewer() as viewer:

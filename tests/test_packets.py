@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiortc.codecs.vpx import VpxPayloadDescriptor
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.stream import EncodedFrame
@@ -25,6 +25,7 @@ from workers.forward.packets import (
 ALL = ExtensionIds(abs_send_time=2, mid=9, playout_delay=5)
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=10_000))
 def test_chunks_join_to_the_frame_and_all_but_the_last_are_full(payload: bytes) -> None:
     packets = packetise(EncodedFrame(0, 0, 0, True, 0, False, payload))
@@ -38,6 +39,7 @@ def test_the_largest_retransmission_fits_into_a_datagram() -> None:
     assert 12 + block.size + 2 + DESCRIPTOR_SIZE + CHUNK_SIZE + 16 == MAX_DATAGRAM
 
 
+@settings(deadline=None)
 @given(st.integers(0, 0x7FFF), st.integers(0, 255), st.integers(0, 3), st.booleans(), st.integers(0, 31))
 def test_descriptors_read_back_with_another_parser(picture: int, tl0: int, layer: int, sync: bool, key: int) -> None:
     for start, first in ((FIRST, 1), (CONTINUATION, 0)):

@@ -17,7 +17,7 @@ from aiortc.rtp import (
     RtcpSrPacket,
     pack_remb_fci,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.errors import RtcpError
@@ -47,6 +47,7 @@ BYE = bytes(RtcpByePacket(sources=[1]))
 COMPOUND = receiver_report(packets_lost=3, highest_sequence=70_000) + remb(1_000_000) + nack([5, 9]) + PLI + FIR + BYE
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 255),
     st.integers(-(2**23), 2**23 - 1),
@@ -60,6 +61,7 @@ def test_a_report_block_is_read(fraction: int, lost: int, rest: tuple[int, int, 
     assert rtcp.parse(packet).reports == [rtcp.ReportBlock(SSRC, fraction, lost, highest, jitter, lsr, dlsr)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=60, unique=True))
 def test_every_lost_packet_of_a_nack_is_found(numbers: list[int]) -> None:
     found = rtcp.parse(nack(sorted(numbers))).lost
@@ -78,6 +80,7 @@ def test_a_nack_that_names_everything_is_cut_short() -> None:
     assert len(rtcp.parse(packet).lost) == rtcp.MAX_LOST
 
 
+@settings(deadline=None)
 @given(st.integers(0, 0x3FFFF), st.integers(0, 45))
 def test_remb_is_read(mantissa: int, exponent: int) -> None:
     found = rtcp.parse(remb(mantissa << exponent))
@@ -135,6 +138,7 @@ def test_malformed_packets_are_refused(packet: bytes) -> None:
         rtcp.parse(packet)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_hostile_bytes_raise_nothing_else(packet: bytes) -> None:
     try:
@@ -143,6 +147,7 @@ def test_hostile_bytes_raise_nothing_else(packet: bytes) -> None:
         return
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_hostile_changes_to_a_real_packet_raise_nothing_else(data: st.DataObject) -> None:
     packet = bytearray(COMPOUND)

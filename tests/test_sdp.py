@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from aiortc.sdp import SessionDescription
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.errors import NoCommonCodecError, OfferError
@@ -245,12 +245,14 @@ def survives(text: str) -> None:
     assert sum(line.startswith("m=") for line in answer_lines) == len(offer.sections)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_hostile_text_is_refused(text: str) -> None:
     survives(text)
     survives("v=0\n" + text)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(OFFERS)), st.lists(st.tuples(st.integers(0, 200), HOSTILE), max_size=4))
 def test_hostile_changes_to_real_offers_are_refused_or_answered(name: str, changes: list[tuple[int, str]]) -> None:
     lines = OFFERS[name].splitlines()
@@ -259,6 +261,7 @@ def test_hostile_changes_to_real_offers_are_refused_or_answered(name: str, chang
     survives("\n".join(lines))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_hostile_fragments_are_refused(text: str) -> None:
     for fragment in (text, f"a=ice-ufrag:{text}\r\n", f"m=video 9 X 0\r\na=ice-pwd:{text}"):

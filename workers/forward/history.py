@@ -27,13 +27,14 @@ _CONTINUES = (CONTINUATION >> 8).to_bytes(1, "big")
 class HistoryLimits:
     """How far retransmission goes.
 
-    `frames` and `age` (seconds) bound what is remembered: later than a second no player waits for a packet.
+    `frames` (each costs a viewer 0.2 kB) and `age` (seconds) bound what is remembered: later than a second no player
+    waits for a packet.
     `resends` of one packet and `unknown_rtt` (seconds between them while the round-trip time is not known) are
     LiveKit's; `shortest` is the least time between two resends of a packet. `share` is the part of the media octets
     sent that may be sent again, `burst` the octets on top, about one keyframe.
     """
 
-    frames: int = 64
+    frames: int = 40
     age: float = 1.0
     resends: int = 3
     shortest: float = 0.02

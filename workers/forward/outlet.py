@@ -63,12 +63,12 @@ class OutletParameters:
 class OutletSettings:
     """`playout_delay` is (minimum, maximum) in units of 10 ms. Of a viewer's keyframe requests one per
     `keyframe_pause` seconds is passed on (LiveKit: 0.5 to 1 s). More than `rtcp_rate` RTCP datagrams a second are
-    dropped unread; an honest browser sends under 30, and one more per burst of loss.
+    dropped unread; an honest browser sends under 30, and while it loses packets a NACK every 20 ms.
     """
 
     playout_delay: tuple[int, int] = (0, 0)
     keyframe_pause: float = 0.5
-    rtcp_rate: float = 200.0
+    rtcp_rate: float = 100.0
     history: HistoryLimits = field(default_factory=HistoryLimits)
 
 

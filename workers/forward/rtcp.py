@@ -25,8 +25,9 @@ _FIR = 4
 _APPLICATION = 15
 _CNAME = 1
 
-MAX_LOST = 1024
-"""Lost packets that one datagram may name; the rest is ignored, because no honest viewer misses more at once."""
+MAX_LOST = 256
+"""Lost packets that one datagram may name, so that looking for them stays cheap; an honest viewer asks again for the
+rest."""
 
 _block = struct.Struct("!IIIIII").unpack_from
 _pair = struct.Struct("!HH").unpack_from
