@@ -114,19 +114,20 @@ class Calls:
             self.rejected += 1
             log.debug("ignored a message on %s: %s", channel, error)
             return
-        task = asyncio.create_task(self._answer(call, *served), name=f"call {call.method}")
+        full = len(self._running) >= self._server.settings.concurrent_calls
+        task = asyncio.create_task(self._answer(call, *served, full=full), name=f"call {call.method}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _answer(self, call: Call, id: str, handlers: Handlers) -> None:  # noqa: A002
+    async def _answer(self, call: Call, id: str, handlers: Handlers, *, full: bool) -> None:  # noqa: A002
         reply = Reply(id=call.id)
         limit: asyncio.Timeout | None = None
         try:
             handler = handlers.get(call.method)
             if handler is None:
                 raise MessageError(f"{id} has no method {call.method!r}")  # noqa: TRY301
-            if len(self._running) > self._server.settings.concurrent_calls:
-                raise OverloadedError(f"{id} is answering {len(self._running) - 1} calls already: try another one")  # noqa: TRY301
+            if full:
+                raise OverloadedError(f"{id} is answering as many calls as it can: try another one")  # noqa: TRY301
             async with asyncio.timeout(call.deadline) as limit:
                 reply.result = msgspec.to_builtins(await handler(call.params))
         except BeamcastError as error:
