@@ -162,10 +162,11 @@ class Broadcast:
         rungs = ", ".join(f"{rung.name} {rung.bitrate // 1000} kbit/s" for rung in self._description.rungs)
         log.info("%s is on the air at %s: %s", self._options.stream, ", ".join(self._addresses), rungs)
         thumbnails = asyncio.create_task(self._show_thumbnails(), name="thumbnails")
+        encoders = asyncio.create_task(self._follow_encoders(), name="encoders")
         try:
             await shutdown.wait()
         finally:
-            await end(thumbnails)
+            await end(thumbnails, encoders)
             unsubscribe()
 
     async def _show_thumbnails(self) -> None:
