@@ -293,3 +293,19 @@ def test_no_input_fails_and_a_replay_decides_alike(steps: list[tuple[float | Non
         return found
 
     assert play() == play()
+
+
+def test_an_estimate_that_still_climbs_after_a_step_up_is_not_low() -> None:
+    """Chromium's REMB, recorded once a second after a step from 360p to 720p on a path without any limit."""
+    adapter = ViewerAdapter(LEVELS, LEVELS[-1])
+    remb = [1_160_000, 1_270_000, 1_360_000, 1_470_000, 1_580_000, 1_710_000, 1_850_000, 2_000_000, 2_160_000]
+    for second, estimate in enumerate(remb):
+        sample = Sample(packet_loss=0.0, rtt=0.002, estimate=estimate, sent_bitrate=2_200_000)
+        assert adapter.update(float(second), sample) is None
+
+
+def test_an_estimate_that_stays_low_after_a_step_up_is() -> None:
+    adapter = ViewerAdapter(LEVELS, LEVELS[-1])
+    sample = Sample(packet_loss=0.0, rtt=0.002, estimate=1_160_000, sent_bitrate=2_200_000)
+    decisions = [adapter.update(float(second), sample) for second in range(8)]
+    assert [decision.rule for decision in decisions if decision] == ["estimate-low"]

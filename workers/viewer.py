@@ -86,6 +86,7 @@ class Viewer(AsyncIOEventEmitter):
         start = starting_level(description.levels(), settings.start_bitrate)
         self.adapter = ViewerAdapter(description.levels(), start, settings.adaptation)
         self.track = AdaptiveVideoTrack()
+        self.track.set_fps(self.adapter.fps_cap)
         self.track.follow(description, start)
         self._peer = endpoint.accept(
             remote_fingerprint=offer.fingerprints[0],
@@ -222,6 +223,7 @@ class Viewer(AsyncIOEventEmitter):
         )
 
     def _apply(self, outlet: Outlet, decision: Decision) -> None:
+        self.track.set_fps(self.adapter.fps_cap)
         self.track.set_level(self.adapter.level)
         self._feed.forwarder.reselect(outlet)
         event = Adaptation(

@@ -17,6 +17,7 @@ from broadcaster.bus import Bus, new_epoch
 from broadcaster.bus.messages import (
     Joined,
     LeaveParams,
+    LeaveResult,
     OfferParams,
     OfferResult,
     PatchParams,
@@ -50,10 +51,6 @@ class WorkerSettings:
     drain: float = 10.0
     """Seconds over which a draining worker sends its viewers away."""
     viewer: ViewerSettings = DEFAULT_VIEWER_SETTINGS
-
-
-class Empty(msgspec.Struct):
-    """The result of a call that only has to be done."""
 
 
 class Worker:
@@ -162,10 +159,11 @@ class Worker:
         request = msgspec.convert(params, PatchParams)
         return await self._session(request.secret).patch(request.if_match, request.fragment)
 
-    async def _leave(self, params: dict[str, Any]) -> Empty:
+    async def _leave(self, params: dict[str, Any]) -> LeaveResult:
         request = msgspec.convert(params, LeaveParams)
-        self._session(request.secret).close(request.reason)
-        return Empty()
+        viewer = self._session(request.secret)
+        viewer.close(request.reason)
+        return LeaveResult(viewer=viewer.id)
 
     async def _viewers(self, params: dict[str, Any]) -> ViewersResult:
         stream = msgspec.convert(params, ViewersParams).stream

@@ -13,7 +13,7 @@ from broadcaster.adaptation.ladder import Ladder
 from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.policy import Thresholds
 from broadcaster.adaptation.samples import Sample
-from broadcaster.adaptation.smoothing import Floor, Hold, Smoothed
+from broadcaster.adaptation.smoothing import Climb, Floor, Hold, Smoothed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class AdaptationSettings:
     `smoothing`: time constant of loss and of the sent bitrate; one bad report is no bad link.
     `stale`: a measurement that nobody repeats is forgotten after this.
     `hold_down`: a high RTT or a low estimate lasts this long before it counts, unless there is high loss as well.
+    `climb_window`, `climb`: an estimate that grew by this factor within this time has not met the end of the path yet,
+    so that it is low says nothing: after a step up, Chromium's REMB follows by 8 % a second.
     `settle`: after a change, its effect is awaited for this long; `loss_settle`: the same before loss acts again.
     `fps_hold`: low loss lasts this long before the frame rate comes back.
     `rung_hold`: low RTT and minimal loss last this long before a better rung is tried.
@@ -39,6 +41,8 @@ class AdaptationSettings:
     smoothing: float = 2.0
     stale: float = 5.0
     hold_down: float = 1.5
+    climb_window: float = 2.5
+    climb: float = 1.04
     settle: float = 3.0
     loss_settle: float = 8.0
     fps_hold: float = 5.0
@@ -78,6 +82,7 @@ class ViewerAdapter:
         self._loss = Smoothed(settings.smoothing, settings.stale, first=0.0)
         self._sent = Smoothed(settings.smoothing, settings.stale)
         self._rtt_min = Floor(settings.rtt_window)
+        self._estimate_climb = Climb(settings.climb_window, settings.climb)
         self._estimate_low, self._rtt_high = Hold(), Hold()
         self._loss_low, self._quiet = Hold(), Hold()
         self._changed_at = self._lowered_at = _NEVER
@@ -103,7 +108,9 @@ class ViewerAdapter:
         self._now = now
         seen = self._see(now, sample)
         thresholds = self._settings.thresholds
-        estimate_low = self._estimate_low.seconds(now, policy.estimate_is_low(seen, self.level.bitrate, thresholds))
+        climbing = self._estimate_climb.update(now, seen.estimate)
+        narrow = not climbing and policy.estimate_is_low(seen, self.level.bitrate, thresholds)
+        estimate_low = self._estimate_low.seconds(now, narrow)
         rtt_high = self._rtt_high.seconds(now, policy.rtt_is_high(seen, thresholds))
         loss_low = self._loss_low.seconds(now, policy.loss_is_low(seen, thresholds))
         quiet = self._quiet.seconds(now, policy.should_increase(seen, thresholds))

@@ -1,8 +1,9 @@
-"""Smoothed, Floor, Hold: what turns single measurements into a state that lasts."""
+"""Smoothed, Floor, Climb, Hold: what turns single measurements into a state that lasts."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 
 
 class Smoothed:
@@ -50,6 +51,23 @@ class Floor:
             self._current = min(self._current, measured)
         floor = min(self._previous, self._current)
         return floor if math.isfinite(floor) else None
+
+
+class Climb:
+    """Whether a measurement has grown by more than the factor `growth` within the last `window` seconds."""
+
+    def __init__(self, window: float, growth: float) -> None:
+        self._window = window
+        self._growth = growth
+        self._recent: deque[tuple[float, float]] = deque(maxlen=64)
+
+    def update(self, now: float, measured: float | None) -> bool:
+        while self._recent and now - self._recent[0][0] > self._window:
+            self._recent.popleft()
+        if measured is None:
+            return False
+        self._recent.append((now, measured))
+        return measured > self._growth * self._recent[0][1]
 
 
 class Hold:
