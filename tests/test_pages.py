@@ -231,9 +231,12 @@ async def test_a_server_that_died_is_replaced_within_seconds() -> None:
 async def test_a_browser_that_forbids_autoplay_gets_a_button() -> None:
     async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
         await visitor.page.add_init_script(
+            # Not navigator.userActivation: to the browser, every evaluate() of Playwright is a gesture.
             """const play = HTMLMediaElement.prototype.play;
+            let gesture = false;
+            addEventListener("pointerdown", () => { gesture = true; }, true);
             HTMLMediaElement.prototype.play = function () {
-              if (navigator.userActivation.isActive) return play.call(this);
+              if (gesture) return play.call(this);
               this.autoplay = false;
               this.pause();
               return Promise.reject(new DOMException("a gesture is needed", "NotAllowedError"));
