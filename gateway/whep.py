@@ -83,6 +83,8 @@ class WhepSettings:
     last_patience: float = 3.5
     body: float = 10.0
     """For a request's body to arrive."""
+    look_again: float = 0.1
+    """A view of the registry that is older is refreshed for a stream that it does not list."""
 
 
 DEFAULT_WHEP = WhepSettings()
@@ -147,7 +149,7 @@ class Whep:
         self._check_token(request)
         name = request.match_info["stream"]
         sdp = await self._body(request, SDP)
-        self._check_stream(name)
+        await self._check_stream(name)
         result = await self._offer(OfferParams(stream=name, sdp=sdp))
         response = web.Response(
             status=201,
@@ -249,14 +251,19 @@ class Whep:
     def _check_token(self, request: web.Request) -> None:
         self._tokens.check(request.headers.getall("Authorization", []))
 
-    def _check_stream(self, name: str) -> None:
+    async def _check_stream(self, name: str) -> None:
         try:
             stream_name(name)
         except ConfigurationError as error:
             raise StreamNotFoundError(error.detail) from None
         if not self._registry.fresh:
             raise BusUnavailableError("Redis does not answer, so nobody knows who is alive: try again in a moment.")
-        if name in self._registry.streams:
+        listed = name in self._registry.streams
+        if not (listed and self._registry.workers) and self._registry.age > self._settings.look_again:
+            # It may have come since the last look; one that has not costs a look now and then, not one a request.
+            await self._registry.refresh()
+            listed = name in self._registry.streams
+        if listed:
             return
         if self._recent.awaited(name, time.monotonic()):
             raise StreamNotLiveError(f"The stream {name!r} is off the air: try again after Retry-After seconds.")

@@ -66,3 +66,9 @@ async def loop_never_blocked(request: pytest.FixtureRequest) -> AsyncIterator[No
     yield
     watch.stop()
     assert watch.worst < BLOCKED, f"the event loop was blocked for {watch.worst:.2f} s"
+
+
+@pytest.fixture(autouse=True)
+def stock_connections_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc's own connections gather every address but loopback; the tests' traffic stays on loopback."""
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -291,16 +290,11 @@ async def test_a_lost_worker_is_told_once_for_all_gateways(house: House) -> None
     assert [(event.type, event.data["worker"]) for event in heard] == [("lost", "w-1")]
 
 
-async def test_an_offer_costs_the_gateway_under_five_milliseconds(house: House) -> None:
-    await house.worker("w-1")
+async def test_who_has_just_come_is_found_at_once(house: House) -> None:
     url = await house.gateway()
-    elapsed = []
-    for _ in range(10):
-        began = time.perf_counter()
-        assert (await house.join(url))[0] == 201
-        elapsed.append(time.perf_counter() - began)
-    # Client, worker and Redis are in here too, all on this machine, which may be busy.
-    assert statistics.median(elapsed) < 0.05
+    await asyncio.sleep(0.15)
+    await house.worker("w-1")
+    assert (await house.join(url))[0] == 201
 
 
 def test_a_port_in_use_is_one_clear_line() -> None:

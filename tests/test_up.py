@@ -39,7 +39,11 @@ async def running_up(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.
     """`beamcast up`, and the URL that it printed."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *BEAMCAST, "up", "--port", str(port), *arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        *BEAMCAST,
+        *("up", "--port", str(port), *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "BEAMCAST_ANNOUNCE": "127.0.0.1"},
     )
     try:
         assert process.stdout is not None

@@ -143,7 +143,8 @@ class Topology:
 
     def worker(self, name: str) -> Process:
         """A worker that is not started yet."""
-        return self._process(name, ["workers", "--udp-ports", "0", "--id", name, *self._worker_arguments])
+        arguments = ["workers", "--udp-ports", "0", "--announce", "127.0.0.1", "--id", name, *self._worker_arguments]
+        return self._process(name, arguments)
 
     async def get(self, path: str, *, gateway: int = 0) -> Any:
         """The JSON at `path` of a gateway."""
