@@ -1,0 +1,97 @@
+"""What viewers cost a worker: to join, to be there, to play; CPU and memory of the whole process.
+
+A real worker, broadcaster, gateway and redis-server; the viewers have real ICE, DTLS and SRTCP (benchmarks.audience).
+"Idle" is a connected viewer to which no media flows, because the source stands still: it checks every 2.65 s and sends
+a receiver report with REMB each second. "Playing" is 640x360 at 30 fps. CPU is the least of several rounds, since
+whatever else runs on the machine only adds to it; all rounds are in the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.audience import Audience
+from benchmarks.process import cpu_seconds, memory
+from tests.topology import Topology
+
+SOURCE = "pattern:640x360@30"
+FEW, MANY, MEASURED = 20, 220, 100
+BATCH = 50
+"""Joins of one round."""
+
+ROUNDS = 4
+ROUND = 3.0
+SETTLE = 2.0
+BARS = {"join_ms": 3.0, "memory_kb": 120.0, "idle_percent": 0.5}
+
+
+async def measure() -> dict[str, Any]:
+    """All figures, in about 45 seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with Topology(Path(folder), source=SOURCE, worker_arguments=("--capacity", "1000")) as beamcast:
+            worker, source = beamcast.workers["worker-1"].pid, beamcast.broadcaster.pid
+            audience = Audience(beamcast.http, beamcast.url, beamcast.stream)
+            await audience.join(FEW)
+            await asyncio.sleep(SETTLE)
+            before = memory(worker)
+            joins = []
+            os.kill(source, signal.SIGSTOP)
+            try:
+                for _ in range((MANY - FEW) // BATCH):
+                    used = cpu_seconds(worker)
+                    await audience.join(BATCH)
+                    joins.append((cpu_seconds(worker) - used) / BATCH * 1e3)
+            finally:
+                os.kill(source, signal.SIGCONT)
+            await asyncio.sleep(SETTLE)
+            grown = (memory(worker) - before) / (MANY - FEW)
+            audience.leave(MANY - MEASURED)
+            await asyncio.sleep(SETTLE)
+            packets = audience.packets
+            playing = await _rounds(worker)
+            packets = audience.packets - packets
+            os.kill(source, signal.SIGSTOP)
+            try:
+                await asyncio.sleep(SETTLE)
+                idle = await _rounds(worker)
+            finally:
+                os.kill(source, signal.SIGCONT)
+            audience.leave(MEASURED)
+    return {
+        "viewers": MEASURED,
+        "bars": BARS,
+        "join_ms": min(joins),
+        "join_ms_rounds": joins,
+        "memory_kb": grown / 1e3,
+        "idle_percent": min(idle),
+        "idle_percent_rounds": idle,
+        "playing_percent": min(playing),
+        "playing_percent_rounds": playing,
+        "playing_packets_per_second": packets / (ROUNDS * ROUND),
+    }
+
+
+async def _rounds(pid: int) -> list[float]:
+    """Percent of a core in each round."""
+    loop = asyncio.get_running_loop()
+    shares = []
+    for _ in range(ROUNDS):
+        used, start = cpu_seconds(pid), loop.time()
+        await asyncio.sleep(ROUND)
+        shares.append((cpu_seconds(pid) - used) / (loop.time() - start) * 100)
+    return shares
+
+
+def run() -> dict[str, Any]:
+    """Measure, and say what holds."""
+    figures = asyncio.run(measure())
+    for name, unit in (("join_ms", "ms CPU a join"), ("memory_kb", "kB a viewer"), ("idle_percent", "% of a core")):
+        holds = "holds" if figures[name] < BARS[name] else "MISSED"
+        print(f"{figures[name]:8.2f} {unit}; bar {BARS[name]:g}: {holds}")
+    print(f"{figures['playing_percent']:8.2f} % of a core for {MEASURED} playing")
+    return figures
