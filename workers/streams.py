@@ -60,24 +60,28 @@ class Feed:
             raise StreamNotLiveError(f"The stream {self.stream!r} has no live source; try again in a moment.") from None
 
     def want_bitrate(self, rung: int, bitrate: int) -> None:
-        """What the only viewer of `rung` could use; the broadcaster follows when no other viewer is on it."""
+        """What a viewer of `rung` could use; the broadcaster follows when no other viewer is on it."""
+        if self._viewers.get(rung) != 1:
+            return
+        bitrate = max(1, bitrate)  # a viewer may estimate nothing at all, and the link knows no such demand
         before = self._wanted_bitrate.get(rung)
         if before is not None and abs(bitrate - before) < 0.15 * before:
             return
         self._wanted_bitrate[rung] = bitrate
-        if self._viewers.get(rung) == 1:
-            self._say()
+        self._say()
 
     def _say(self) -> None:
         self.link.demand(
             {
-                rung: RungDemand(viewers=count, bitrate=self._wanted_bitrate.get(rung) if count == 1 else None)
+                rung: RungDemand(viewers=count, bitrate=self._wanted_bitrate.get(rung))
                 for rung, count in self._viewers.items()
             }
         )
 
     def _demand_changed(self, viewers: Mapping[int, int]) -> None:
         self._viewers = viewers
+        # What one viewer wanted says nothing about those who come after it.
+        self._wanted_bitrate = {rung: wanted for rung, wanted in self._wanted_bitrate.items() if viewers.get(rung) == 1}
         self._say()
 
     def _described(self, description: StreamDescription) -> None:

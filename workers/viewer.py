@@ -69,6 +69,7 @@ class Viewer(AsyncIOEventEmitter):
         self.since = time.time()
         self._worker = worker
         self._offer = offer
+        self._remote_ufrag = offer.ufrag
         self._feed = feed
         self._endpoint = endpoint
         self._bus = bus
@@ -122,13 +123,14 @@ class Viewer(AsyncIOEventEmitter):
         Raises PreconditionRequiredError and PreconditionFailedError (RFC 9725 section 4.3).
         """
         fragment = sdp.parse_fragment(text)
-        restarts = fragment.ufrag is not None and fragment.ufrag != self._offer.ufrag
+        restarts = fragment.ufrag is not None and fragment.ufrag != self._remote_ufrag
         if restarts and if_match is None:
             raise PreconditionRequiredError("Send the session's ETag, or *, as If-Match.")
         if if_match not in {None, "*", self.etag}:
             raise PreconditionFailedError("If-Match does not name the present ICE session; make a new session by POST.")
-        if not restarts:
+        if fragment.ufrag is None or not restarts:
             return PatchResult(etag=self.etag)
+        self._remote_ufrag = fragment.ufrag
         ufrag, password = self._peer.restart()
         candidates = [str(candidate) for candidate in await self._endpoint.candidates()]
         answer = sdp.restart_fragment(self._offer, ufrag=ufrag, password=password, candidates=candidates)

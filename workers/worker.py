@@ -8,8 +8,9 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,7 +30,7 @@ from broadcaster.bus.messages import (
     WorkerNotice,
     WorkerState,
 )
-from broadcaster.errors import BusError, OverloadedError, SessionNotFoundError
+from broadcaster.errors import OverloadedError, SessionNotFoundError
 from broadcaster.stream import StreamDescription
 from workers import sdp
 from workers.forward import PythonFanout, WallClock
@@ -38,6 +39,8 @@ from workers.transport import Endpoint
 from workers.viewer import DEFAULT_VIEWER_SETTINGS, Viewer, ViewerSettings
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Worker:
         self._lease = bus.lease("worker", id, self._describe)
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
     async def start(self) -> None:
         """Join the cluster: from here on gateways send viewers."""
@@ -96,6 +99,7 @@ class Worker:
 
     async def close(self) -> None:
         """Leave the cluster; viewers still here are sent away at once."""
+        self._state = "draining"
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
@@ -111,23 +115,20 @@ class Worker:
     async def _offer(self, params: dict[str, Any]) -> OfferResult:
         request = msgspec.convert(params, OfferParams)
         started = time.monotonic()
-        if self._state != "ready":
-            raise OverloadedError(f"The worker {self.id} is about to stop; try again.")
+        self._check_ready()
         if len(self.viewers) + self._joining >= self.settings.capacity:
             raise OverloadedError(f"The worker {self.id} has all the {self.settings.capacity} viewers that it takes.")
+        offer = sdp.parse_offer(request.sdp)
         self._joining += 1
         try:
-            return await self._join(request, started)
+            candidates = await self._endpoint.candidates()
+            feed, description = await self._feeds.use(request.stream)
         finally:
             self._joining -= 1
-
-    async def _join(self, request: OfferParams, started: float) -> OfferResult:
-        offer = sdp.parse_offer(request.sdp)
-        (feed, description), candidates = await asyncio.gather(
-            self._feeds.use(request.stream), self._endpoint.candidates()
-        )
+        # Nothing is awaited before the viewer is in the table: the feed is its to release, the description still true.
         secret = secrets.token_urlsafe(24)
         try:
+            self._check_ready()
             viewer = Viewer(
                 f"v-{secrets.token_hex(4)}",
                 offer,
@@ -146,14 +147,21 @@ class Worker:
             raise
         self.viewers[secret] = viewer
         self._lease.renew_soon()
+        self._bus.publish("joined", Joined(worker=self.id), stream=viewer.stream, viewer=viewer.id)
         record = SessionRecord(worker=self.id, stream=viewer.stream, viewer=viewer.id, since=viewer.since)
         try:
             await self._bus.put_session(secret, record)
-        except BusError:
+        except BaseException:  # the caller's deadline, too: nobody would ever hear of this session
             viewer.close("failed")
             raise
-        self._bus.publish("joined", Joined(worker=self.id), stream=viewer.stream, viewer=viewer.id)
+        if secret not in self.viewers:
+            await self._bus.delete_session(secret)
+            raise OverloadedError(f"The worker {self.id} had to end the session at once; try again.")
         return OfferResult(secret=secret, viewer=viewer.id, etag=viewer.etag, sdp=viewer.answer(candidates))
+
+    def _check_ready(self) -> None:
+        if self._state != "ready":
+            raise OverloadedError(f"The worker {self.id} is about to stop; try again.")
 
     async def _patch(self, params: dict[str, Any]) -> PatchResult:
         request = msgspec.convert(params, PatchParams)
@@ -183,18 +191,12 @@ class Worker:
         del self.viewers[secret]
         self._feeds.release(viewer.stream)
         self._lease.renew_soon()
-        self._later(self._forget(secret))
-
-    async def _forget(self, secret: str) -> None:
-        try:
-            await self._bus.delete_session(secret)
-        except BusError:
-            log.debug("the record of an ended session stays until it expires")
+        self._later(self._bus.delete_session(secret))
 
     def _described(self, description: StreamDescription) -> None:
-        for viewer in self.viewers.values():
+        for viewer in list(self.viewers.values()):
             if viewer.stream == description.name:
-                viewer.relevel(description)
+                _alone(viewer, viewer.relevel, description)
 
     async def _locate(self, stream: str) -> list[str]:
         for living in await self._bus.streams():
@@ -208,25 +210,22 @@ class Worker:
         while True:
             due = max(due + self.settings.tick, loop.time())
             await asyncio.sleep(due - loop.time())
-            self._tick()
+            try:
+                self._tick()
+            except Exception:
+                log.exception("a look at the viewers failed")
 
     def _tick(self) -> None:
         now = time.monotonic()
         for feed in self._feeds.running():
             feed.forwarder.tick(now)
         for viewer in list(self.viewers.values()):
-            viewer.tick(now)
+            _alone(viewer, viewer.tick, now)
         self._ticks += 1
         if self.viewers and self._ticks % self.settings.refresh == 0:
-            self._later(self._refresh())
+            self._later(self._bus.refresh_sessions(list(self.viewers)))
 
-    async def _refresh(self) -> None:
-        try:
-            await self._bus.refresh_sessions(list(self.viewers))
-        except BusError:
-            log.debug("the sessions' records are renewed when Redis is back")
-
-    def _later(self, body: Any) -> None:
+    def _later(self, body: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(body)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -257,3 +256,12 @@ class Worker:
             capacity=self.settings.capacity,
             viewers=len(self.viewers),
         )
+
+
+def _alone(viewer: Viewer, step: Callable[[_T], None], argument: _T) -> None:
+    """Take a step of one viewer's; a fault in it ends that viewer, and nobody else notices."""
+    try:
+        step(argument)
+    except Exception:
+        log.exception("viewer %s failed", viewer.id)
+        viewer.close("failed")

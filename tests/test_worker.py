@@ -1,0 +1,269 @@
+"""The worker: joins, ends and faults of viewers, over a real endpoint and a real frame link, with a bus in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from broadcaster.bus import Bus
+from broadcaster.bus.messages import OfferParams, OfferResult, PatchParams, PatchResult
+from broadcaster.errors import BusUnavailableError, OverloadedError, StreamNotLiveError
+from broadcaster.link import LinkServer, RungDemand
+from broadcaster.stream import Rung, StreamDescription
+from workers.streams import Feed, FeedSettings
+from workers.transport import Endpoint
+from workers.viewer import Viewer
+from workers.worker import Worker, WorkerSettings
+
+OFFER = (Path(__file__).parent / "data" / "chromium156_offer.sdp").read_text()
+DESCRIPTION = StreamDescription("main", 1, (Rung("360p", 640, 360, 30.0, 800_000, 3),))
+PATIENCE = 5.0
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class MemoryBus:
+    """What a worker needs of the bus. `hold` makes writing a session's record wait for an event."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str | None]] = []
+        self.sessions: dict[str, Any] = {}
+        self.handlers: dict[str, Callable[[dict[str, Any]], Any]] = {}
+        self.links: list[str] = []
+        self.fault: Exception | None = None
+        self.hold: asyncio.Event | None = None
+        self.writing = asyncio.Event()
+
+    async def serve(self, id: str, handlers: Any) -> None:  # noqa: A002
+        self.handlers = handlers
+
+    def lease(self, kind: str, id: str, make: Any) -> Any:  # noqa: A002
+        async def nothing() -> None:
+            return None
+
+        return SimpleNamespace(acquire=nothing, release=nothing, renew_soon=lambda: None)
+
+    def publish(self, type: str, data: Any, *, stream: str | None, viewer: str | None = None) -> None:  # noqa: A002
+        self.events.append((type, getattr(data, "reason", None)))
+
+    async def put_session(self, secret: str, record: Any) -> None:
+        self.writing.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.fault is not None:
+            raise self.fault
+        self.sessions[secret] = record
+
+    async def delete_session(self, secret: str) -> None:
+        self.sessions.pop(secret, None)
+
+    async def refresh_sessions(self, secrets: list[str]) -> bool:
+        return True
+
+    async def streams(self) -> list[Any]:
+        return [SimpleNamespace(lease=SimpleNamespace(name="main", link=self.links))] if self.links else []
+
+    async def offer(self) -> OfferResult:
+        result = await self.handlers["offer"](msgspec.to_builtins(OfferParams(stream="main", sdp=OFFER)))
+        assert isinstance(result, OfferResult)
+        return result
+
+    async def patch(self, secret: str, if_match: str | None, fragment: str) -> PatchResult:
+        params = PatchParams(secret=secret, if_match=if_match, fragment=fragment)
+        result = await self.handlers["patch"](msgspec.to_builtins(params))
+        assert isinstance(result, PatchResult)
+        return result
+
+
+@pytest.fixture
+async def link() -> AsyncIterator[LinkServer]:
+    demands: list[Any] = []
+    server = LinkServer(DESCRIPTION, on_keyframe=lambda rung: None, on_demand=demands.append)
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def bus(link: LinkServer) -> MemoryBus:
+    bus = MemoryBus()
+    bus.links = await link.start("127.0.0.1", 0)
+    return bus
+
+
+@pytest.fixture
+async def worker(bus: MemoryBus) -> AsyncIterator[Worker]:
+    endpoint = await Endpoint.open(range(1), announce=["127.0.0.1"])
+    worker = Worker("w-1", endpoint, cast(Bus, bus), WorkerSettings(capacity=2, tick=0.01, drain=0.0))
+    await worker.start()
+    yield worker
+    await worker.close()
+
+
+def users(worker: Worker) -> int:
+    return sum(worker._feeds._users.values())
+
+
+async def test_a_viewer_joins_and_its_end_gives_back_what_it_had(worker: Worker, bus: MemoryBus) -> None:
+    result = await bus.offer()
+    assert list(worker.viewers) == [result.secret] == list(bus.sessions)
+    assert users(worker) == 1
+    worker.viewers[result.secret].close("deleted")
+    await until(lambda: not bus.sessions)
+    assert users(worker) == 0 and not worker.viewers and worker._endpoint.peers == 0
+    assert bus.events == [("up", None), ("joined", None), ("left", "deleted")]
+
+
+async def test_places_are_counted_once_while_records_are_written(worker: Worker, bus: MemoryBus) -> None:
+    bus.hold = asyncio.Event()
+    first = asyncio.create_task(bus.offer())
+    await bus.writing.wait()
+    second = asyncio.create_task(bus.offer())
+    await until(lambda: len(worker.viewers) == 2)
+    with pytest.raises(OverloadedError):
+        await bus.offer()
+    bus.hold.set()
+    await asyncio.gather(first, second)
+
+
+@pytest.mark.parametrize("fault", [BusUnavailableError("no Redis"), None], ids=["refused", "too late"])
+async def test_a_session_that_cannot_be_recorded_is_none(
+    worker: Worker, bus: MemoryBus, fault: Exception | None
+) -> None:
+    bus.fault, bus.hold = fault, asyncio.Event()
+    offering = asyncio.create_task(bus.offer())
+    await bus.writing.wait()
+    if fault is None:
+        offering.cancel()  # as the bus does at the caller's deadline
+    else:
+        bus.hold.set()
+    with pytest.raises((BusUnavailableError, asyncio.CancelledError)):
+        await offering
+    assert not worker.viewers and users(worker) == 0 and worker._endpoint.peers == 0
+
+
+async def test_a_viewer_that_is_sent_away_while_it_joins_is_told(worker: Worker, bus: MemoryBus) -> None:
+    bus.hold = asyncio.Event()
+    offering = asyncio.create_task(bus.offer())
+    await bus.writing.wait()
+    await worker.drain()
+    bus.hold.set()
+    with pytest.raises(OverloadedError):
+        await offering
+    assert not bus.sessions and not worker.viewers and users(worker) == 0
+
+
+async def test_an_offer_that_waits_for_its_stream_finds_the_worker_draining(bus: MemoryBus, worker: Worker) -> None:
+    links, bus.links = bus.links, []
+    offering = asyncio.create_task(bus.offer())
+    await until(lambda: users(worker) == 1)
+    await worker.drain()
+    bus.links = links
+    with pytest.raises(OverloadedError):
+        await offering
+    assert users(worker) == 0 and not worker.viewers
+
+
+async def test_a_stream_without_a_source_takes_no_place(
+    bus: MemoryBus, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.links = []
+    monkeypatch.setattr(worker._feeds, "_settings", FeedSettings(ready_timeout=0.05, linger=0.05))
+    with pytest.raises(StreamNotLiveError):
+        await bus.offer()
+    assert worker._joining == 0 and users(worker) == 0
+    await until(lambda: not worker._feeds.running())
+
+
+@pytest.mark.parametrize("step", ["tick", "relevel"])
+async def test_a_fault_of_one_viewer_ends_that_viewer_alone(
+    worker: Worker, bus: MemoryBus, link: LinkServer, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty, sound = [worker.viewers[(await bus.offer()).secret] for _ in range(2)]
+    seen: list[Any] = []
+
+    def broken(viewer: Viewer, argument: object) -> None:
+        if viewer is faulty:
+            raise ZeroDivisionError
+        seen.append(argument)
+
+    monkeypatch.setattr(Viewer, step, broken)
+    if step == "relevel":
+        link.describe(DESCRIPTION)
+    await until(lambda: len(seen) >= (3 if step == "tick" else 1))
+    assert list(worker.viewers.values()) == [sound]
+    assert link.statistics().connections == 1 and link.statistics().errors == 0
+    assert ("left", "failed") in bus.events
+
+
+async def test_a_fault_of_the_look_itself_is_not_the_last_look(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+
+    def broken() -> list[Feed]:
+        looks.append(1)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(worker._feeds, "running", broken)
+    await until(lambda: len(looks) >= 3)
+    assert "a look at the viewers failed" in caplog.text
+    monkeypatch.undo()
+
+
+async def test_candidates_after_an_ice_restart_are_no_restart(worker: Worker, bus: MemoryBus) -> None:
+    session = await bus.offer()
+    credentials = "a=ice-ufrag:newufrag\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n"
+    restarted = await bus.patch(session.secret, session.etag, credentials)
+    assert restarted.fragment is not None and restarted.etag != session.etag
+    trickled = await bus.patch(
+        session.secret, restarted.etag, credentials + "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n"
+    )
+    assert trickled.fragment is None and trickled.etag == restarted.etag
+
+
+async def test_what_a_rungs_only_viewer_wants_reaches_the_broadcaster_and_ends_with_it(
+    bus: MemoryBus, link: LinkServer
+) -> None:
+    async def locate(stream: str) -> list[str]:
+        return bus.links
+
+    feed = Feed("main", locate, cast(Any, None), on_description=lambda description: None)
+    feed.start()
+    await feed.description(PATIENCE)
+    feed._demand_changed({0: 1})
+    feed.want_bitrate(0, 500_000)
+    await until(lambda: link.demands[0] == RungDemand(1, 500_000))
+    feed._demand_changed({})
+    feed._demand_changed({0: 1})
+    await until(lambda: link.demands[0] == RungDemand(1, None))
+    feed._demand_changed({0: 2})
+    feed.want_bitrate(0, 300_000)
+    feed._demand_changed({0: 1})
+    await until(lambda: link.demands[0] == RungDemand(1, None))
+    await feed.close()
+
+
+async def test_a_viewer_that_estimates_nothing_does_not_cost_the_worker_its_link(
+    bus: MemoryBus, link: LinkServer
+) -> None:
+    async def locate(stream: str) -> list[str]:
+        return bus.links
+
+    feed = Feed("main", locate, cast(Any, None), on_description=lambda description: None)
+    feed.start()
+    await feed.description(PATIENCE)
+    feed._demand_changed({0: 1})
+    feed.want_bitrate(0, 0)  # REMB can say zero
+    await until(lambda: link.demands[0] == RungDemand(1, 1))
+    assert link.statistics().errors == 0
+    await feed.close()
