@@ -39,9 +39,6 @@ CHROMIUM_FLAGS = [
 ]
 
 FIREFOX_PREFERENCES: dict[str, bool | int | str] = {
-    # Plays from 127.0.0.1, so that a test stays on loopback.
-    "media.peerconnection.ice.loopback": True,
-    "media.peerconnection.ice.obfuscate_host_addresses": False,
     "media.autoplay.default": 0,
     # No connection but those of the test, and no name looked up.
     "network.dns.disabled": True,

@@ -283,6 +283,7 @@ async def test_the_age_of_a_timestamp() -> None:
         assert ages == pytest.approx([0.1, 0.0, 0.0, 3600.0])
 
 
+@pytest.mark.own_address
 async def test_firefox_plays_the_page() -> None:
     async with WhepSite() as site, firefox() as page:
         await page.goto(f"{site.url}/watch/main")

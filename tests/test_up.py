@@ -103,18 +103,21 @@ async def test_a_killed_supervisor_takes_its_children_along() -> None:
 
 
 async def test_an_ended_worker_is_started_again() -> None:
-    async with running_up("--workers", "1", "--udp-ports", "0") as (_, url), aiohttp.ClientSession() as http:
+    async with running_up("--workers", "1", "--udp-ports", "0") as (process, url), aiohttp.ClientSession() as http:
 
-        async def worker() -> int:
-            async with http.get(f"{url}/api/workers") as response:
-                workers = (await response.json())["workers"]
-                return int(workers[0]["pid"]) if workers else 0
+        async def worker_other_than(known: set[int]) -> int:
+            async with asyncio.timeout(20):
+                while True:
+                    async with http.get(f"{url}/api/workers") as response:
+                        found = {worker["pid"] for worker in (await response.json())["workers"]} - known
+                    if found:
+                        return int(found.pop())
+                    await asyncio.sleep(0.1)
 
-        first = await worker()
+        first = await worker_other_than(set())
+        assert first in family(process.pid)
         os.kill(first, signal.SIGKILL)
-        async with asyncio.timeout(20):
-            while await worker() in {0, first}:
-                await asyncio.sleep(0.1)
+        await worker_other_than({first})
         async with AiortcViewer(http, url, "main") as viewer:
             await viewer.until(5)
 

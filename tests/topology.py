@@ -84,6 +84,7 @@ class Topology:
         stream: str = "main",
         workers: int = 1,
         gateways: int = 1,
+        announce: str | None = "127.0.0.1",
         worker_arguments: tuple[str, ...] = (),
         broadcaster_arguments: tuple[str, ...] = (),
     ) -> None:
@@ -92,6 +93,7 @@ class Topology:
         self._folder = folder
         self._source = source
         self._counts = workers, gateways
+        self._announce = announce
         self._worker_arguments = worker_arguments
         self._broadcaster_arguments = broadcaster_arguments
         self.workers: dict[str, Process] = {}
@@ -143,7 +145,9 @@ class Topology:
 
     def worker(self, name: str) -> Process:
         """A worker that is not started yet."""
-        arguments = ["workers", "--udp-ports", "0", "--announce", "127.0.0.1", "--id", name, *self._worker_arguments]
+        arguments = ["workers", "--udp-ports", "0", "--id", name, *self._worker_arguments]
+        if self._announce is not None:
+            arguments += ["--announce", self._announce]
         return self._process(name, arguments)
 
     async def get(self, path: str, *, gateway: int = 0) -> Any:
