@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from broadcaster.bus import Bus, EmbeddedRedis
-from broadcaster.errors import BeamcastError, ConfigurationError
+from broadcaster.errors import BeamcastError, BusUnavailableError, ConfigurationError
 from broadcaster.process import SUPERVISOR_VARIABLE, Shutdown, run
 from broadcaster.settings import Parser, port, port_range, positive, redis_url
 from broadcaster.stream import stream_name
@@ -110,7 +110,10 @@ class Supervisor:
             )
             log.warning("%s ended with code %d; starting it again in %.1f s", child.name, code, child.delay)
             await asyncio.sleep(child.delay)
-            await self._spawn(child)
+            try:
+                await self._spawn(child)
+            except OSError as error:
+                log.warning("%s cannot be started: %s", child.name, error)
 
 
 def _signal(process: asyncio.subprocess.Process, *, kill: bool) -> None:
@@ -126,9 +129,12 @@ def _signal(process: asyncio.subprocess.Process, *, kill: bool) -> None:
 async def _wait_ready(bus: Bus, children: list[Child]) -> None:
     """Return when every child holds its lease."""
     while True:
-        streams = {living.lease.name for living in await bus.streams()}
-        workers = {living.lease.id for living in await bus.workers()}
-        gateways = {living.lease.id for living in await bus.gateways()}
+        try:
+            streams = {living.lease.name for living in await bus.streams()}
+            workers = {living.lease.id for living in await bus.workers()}
+            gateways = {living.lease.id for living in await bus.gateways()}
+        except BusUnavailableError:
+            streams = workers = gateways = set()
         alive = {"broadcaster": streams, "worker": workers, "gateway": gateways}
         if all(child.name in alive[child.kind] for child in children):
             return
@@ -181,16 +187,19 @@ def main(arguments: list[str]) -> int:
 
 async def _up(options: argparse.Namespace, shutdown: Shutdown, settings: UpSettings | None = None) -> None:
     settings = settings or UpSettings()
-    _check_port(options.host, options.port)
+    options.port = _checked_port(options.host, options.port)
     if options.redis_url:
         await _supervise(options, options.redis_url, f"{socket.gethostname()}-", shutdown, settings)
         return
     redis = EmbeddedRedis()
     await redis.start()
+    keeping = asyncio.create_task(redis.keep())
     try:
         log.info("Redis: %s at %s (--redis-url uses one of yours instead)", redis.kind, redis.url)
         await _supervise(options, redis.url, "", shutdown, settings)
     finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         await redis.stop()
 
 
@@ -226,11 +235,12 @@ async def _supervise(
         await bus.close()
 
 
-def _check_port(host: str, number: int) -> None:
-    """Fail before anything is started when the gateway could not listen."""
+def _checked_port(host: str, number: int) -> int:
+    """The port to listen on, a free one for 0; ConfigurationError, before anything is started, when that cannot be."""
     try:
-        with socket.create_server((host, number), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            return
+        with socket.create_server((host, number), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            free: int = probe.getsockname()[1]
+            return free
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host} port {number}: {error.strerror}; choose another with --host or --port"

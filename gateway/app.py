@@ -44,6 +44,9 @@ class GatewaySettings:
     watch_interval: float = 0.5
     finish: float = 5.0
     """For running requests to end after SIGTERM."""
+    idle: float = 65.0
+    """For a request's headers to arrive, and for the next request: above the 60 s that reverse proxies keep idle ones.
+    Whoever opens connections and says nothing must not have them for ever."""
 
 
 def application(settings: GatewaySettings, bus: Bus, registry: Registry, recent: RecentStreams) -> web.Application:
@@ -123,6 +126,7 @@ async def _serve(settings: GatewaySettings, shutdown: Shutdown, bus: Bus, listen
         access_log=None,
         logger=noise,
         shutdown_timeout=settings.finish,
+        keepalive_timeout=settings.idle,
         lingering_time=1.0,
     )
     record = _record(settings, listener)

@@ -85,6 +85,26 @@ async def test_stopping_ends_the_child(embedded: EmbeddedRedis) -> None:
     await embedded.stop()
 
 
+async def test_one_that_ends_is_started_again_where_it_was(embedded: EmbeddedRedis) -> None:
+    first, url = embedded.pid, embedded.url
+    assert first is not None
+    keeping = asyncio.create_task(embedded.keep())
+    os.kill(first, signal.SIGKILL)
+    async with asyncio.timeout(20.0):
+        while True:
+            bus = Bus(url, "worker-1")
+            try:
+                await bus.start()
+            except BusUnavailableError:
+                await asyncio.sleep(0.05)
+                continue
+            await bus.close()
+            break
+    assert embedded.pid not in {None, first}
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
 @pytest.mark.parametrize("kind", ["redis-server", "fakeredis"])
 async def test_it_dies_with_its_parent(kind: EmbeddedKind) -> None:
     program = (

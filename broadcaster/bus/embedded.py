@@ -24,6 +24,9 @@ KINDS: tuple[EmbeddedKind, ...] = ("redis-server", "valkey-server", "fakeredis")
 _PATIENCE = 10.0
 """Seconds that a child may take until it answers PING."""
 
+_PAUSE = 0.5
+"""Seconds before a child that ended is started again."""
+
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when its parent dies."""
 
@@ -38,6 +41,7 @@ class EmbeddedRedis:
     def __init__(self, *, kinds: Sequence[EmbeddedKind] = KINDS) -> None:
         self._kinds = kinds
         self._process: asyncio.subprocess.Process | None = None
+        self._port = 0
         self.kind: EmbeddedKind | None = None
         self.url = ""
 
@@ -54,12 +58,27 @@ class EmbeddedRedis:
                     break
                 if await self._answers(port):
                     self.kind = kind
+                    self._port = port
                     self.url = f"redis://127.0.0.1:{port}/0"
                     return
                 await self.stop()
         raise BusUnavailableError(
             f"none of {', '.join(self._kinds)} could be started: install redis, or name a running one with --redis-url"
         )
+
+    async def keep(self) -> None:
+        """Start it again on its port whenever it ends; runs until it is cancelled. To be called after `start()`.
+
+        What it held is gone. Nothing of ours lives there alone: leases and sessions are written anew by their owners.
+        """
+        assert self.kind is not None
+        while True:
+            if self._process is not None:
+                code = await self._process.wait()
+                log.warning("%s ended with code %d; starting it again", self.kind, code)
+            await asyncio.sleep(_PAUSE)
+            if await self._launch(self.kind, self._port) is not None:
+                await self._answers(self._port)
 
     async def stop(self) -> None:
         """End the child. Harmless when it has ended already."""
@@ -75,9 +94,10 @@ class EmbeddedRedis:
             process.kill()
             await process.wait()
 
-    async def _launch(self, kind: EmbeddedKind) -> int | None:
+    async def _launch(self, kind: EmbeddedKind, port: int = 0) -> int | None:
+        """Start a child on `port`, 0 for any that is free; the port, or None when this kind does not start here."""
         if kind == "fakeredis":
-            self._process = await _child(sys.executable, "-m", "broadcaster.bus.fakeserver")
+            self._process = await _child(sys.executable, "-m", "broadcaster.bus.fakeserver", str(port))
             assert self._process.stdout is not None
             try:
                 async with asyncio.timeout(_PATIENCE):
@@ -91,7 +111,7 @@ class EmbeddedRedis:
         program = shutil.which(kind)
         if program is None:
             return None
-        port = _free_port()
+        port = port or _free_port()
         options = ("--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no")
         self._process = await _child(program, *options, quiet=True)
         return port
