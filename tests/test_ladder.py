@@ -257,6 +257,23 @@ def test_an_encoder_that_fails_is_opened_again_after_a_while(monkeypatch: pytest
     assert stage.statistics(1).failures == 1
 
 
+def test_a_picture_that_cannot_be_scaled_does_not_end_the_rung(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
+    failed = threading.Event()
+
+    def fails(scaler: object, *arguments: object, **options: object) -> av.VideoFrame:
+        failed.set()
+        raise av.error.MemoryError(12, "cannot allocate")
+
+    stage.ladder.set_demand(1, active=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("broadcaster.ladder.ladder._Scaler.scale", fails)
+        stage.push()
+        assert failed.wait(PATIENCE)
+    frame = stage.step(2.0)
+    assert frame.keyframe
+    assert stage.statistics(1).failures == 1
+
+
 def test_closing_ends_all_threads_and_frames() -> None:
     stage = Stage()
     for rung in range(2):

@@ -121,6 +121,22 @@ def test_a_failing_reader_harms_nobody_else() -> None:
     source.close()
 
 
+def test_a_track_that_is_collected_while_the_source_is_busy_may_detach() -> None:
+    source = small()
+    source.attach()
+    source.attach()
+    done = threading.Event()
+
+    def collected() -> None:
+        with source._lock:
+            source.detach()
+        done.set()
+
+    threading.Thread(target=collected, daemon=True).start()
+    assert done.wait(PATIENCE)
+    source.close()
+
+
 def test_a_closed_source_says_so() -> None:
     source = small()
     source.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import random
 import socket
@@ -279,6 +280,27 @@ def test_an_input_that_falls_silent_gets_a_slate_at_its_own_rate(tmp_path: Path)
         slates = watch(source, pictures, 10)
         times = [picture.captured for picture in slates]
         assert (times[-1] - times[0]) / 9 == pytest.approx(1 / source.fps, rel=0.5)
+
+
+def test_pictures_that_cannot_be_fitted_end_the_input_and_not_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, fitted = Fitter.fit, itertools.count()
+
+    def fails_once(self: Fitter, frame: av.VideoFrame, pixel_aspect: float = 1.0) -> av.VideoFrame:
+        if next(fitted) == 5:
+            raise ValueError("no such format")
+        return fit(self, frame, pixel_aspect)
+
+    monkeypatch.setattr(Fitter, "fit", fails_once)
+    source = open_source(str(make_clip(tmp_path / "a.mkv", frames=30)), name="main", returning=QUICK)
+    changes: queue.Queue[SourceStatus] = queue.Queue()
+    source.on_change(changes.put)
+    source.subscribe(lambda picture: None)
+    away = changes.get(timeout=PATIENCE)
+    assert not away.live and "no such format" in away.detail
+    assert changes.get(timeout=PATIENCE).live
+    source.close()
 
 
 def test_the_end_of_an_input_has_a_reason(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from broadcaster.errors import EncoderError
@@ -212,8 +213,8 @@ class _Encoding(threading.Thread):
             with self._wake:
                 forced = self._gate.due(started)
             encoded = encoder.encode(self._scaler.scale(picture.frame), picture.captured, keyframe=forced)
-        except EncoderError as error:
-            _log.error("%s; trying again in %g s", error.detail, self._settings.retry)
+        except (EncoderError, FFmpegError, ValueError) as error:
+            _log.error("%s: %s; trying again in %g s", self._rung.name, error, self._settings.retry)
             self._encoder = None
             self._retry_at = started + self._settings.retry
             with self._wake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from broadcaster.source.pattern import TestPattern
 from broadcaster.source.picture import WALL_CLOCK
 from broadcaster.source.shared import Outlet
 from broadcaster.source.slate import Slate
+
+_log = logging.getLogger(__name__)
 
 _STOP_CHECK = 0.2
 """Seconds between two looks at whether to stop while the input is silent."""
@@ -99,6 +102,10 @@ class MediaFeed:
             reader.start()
             try:
                 reason = self._play(reader, outlet, backoff)
+            except Exception as error:
+                # An input may change to pictures that cannot be fitted; that is its end, not the stream's.
+                _log.exception("an input's pictures could not be shown")
+                reason = f"its pictures cannot be shown: {error}"
             finally:
                 reader.stop()
             if not outlet.stopped.is_set():

@@ -79,7 +79,8 @@ class SharedSource:
         self.width = width
         self.height = height
         self._feed = feed
-        self._lock = threading.Lock()
+        # Reentrant, because a track that is collected as garbage detaches wherever the collector happens to run.
+        self._lock = threading.RLock()
         self._users = 0
         self._closed = False
         self._run: _Run | None = None
