@@ -1,9 +1,10 @@
 FROM python:3.12-slim AS build
 WORKDIR /build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 RUN python -m venv /opt/beamcast
 COPY requirements.txt .
 RUN /opt/beamcast/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY broadcaster broadcaster
 COPY workers workers
 COPY gateway gateway

@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-$(VENV)/.installed: requirements.txt pyproject.toml
+KERNEL := setup.py $(wildcard workers/forward/kernel*)
+
+$(VENV)/.installed: requirements.txt pyproject.toml $(KERNEL)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
@@ -34,6 +36,9 @@ system: ## what the tests need from the system: Chromium, Firefox ESR, redis-ser
 test: $(VENV)/.installed-dev system lint ## lint and all tests
 	$(BIN)/pytest $(ARGS)
 
+sanitize: $(VENV)/.installed-dev ## the C kernel under AddressSanitizer and UBSan, longer than `make test` does
+	SANITIZER_ROUNDS=20000 $(BIN)/pytest --timeout 600 tests/test_native.py -k sanitizer
+
 bench: $(VENV)/.installed-dev ## benchmarks, side by side, on loopback
 	$(BIN)/python -m benchmarks
 
@@ -46,4 +51,4 @@ lock: ## pin the dependencies anew (needs uv)
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help run lint system test bench lock clean
+.PHONY: help run lint system test sanitize bench lock clean

@@ -62,6 +62,16 @@ class FrameSelector:
         """What the viewer gets now; None before the first keyframe."""
         return self._by_place.get((self._rung, self._layer))
 
+    @property
+    def steady(self) -> int | None:
+        """The layer up to which `accepts` would take every frame of the current rung, and nothing else, until the
+        next `aim` or `relevel`; None while it has to be asked.
+
+        Who sends those frames unasked sets `timestamp` to the last one's before `accepts` is called again.
+        """
+        waits = self.waiting_for is not None or self._late or self._layer != self._ceiling
+        return None if waits or self._rung < 0 else self._layer
+
     def aim(self, target: Level) -> None:
         """Go to `target`: at once to fewer layers, at the next chance to more, at the next keyframe to another rung.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,14 +21,21 @@ from tests.rtp_viewer import (
     StreamPath,
     frame,
 )
-from workers.forward.fanout import MAX_BATCH, PythonFanout
+from workers.forward.fanout import MAX_BATCH, Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
+from workers.forward.native import NativeFanout
 from workers.forward.outlet import OutletParameters
-from workers.forward.packets import CHUNK_SIZE, MAX_DATAGRAM, ExtensionIds, packetise
+from workers.forward.packets import CHUNK_SIZE, MAX_DATAGRAM, ExtensionIds
 
 
-def fanout() -> PythonFanout:
+def python() -> PythonFanout:
     return PythonFanout(CLOCK, monotonic=lambda: 5.0)
+
+
+@pytest.fixture(params=[PythonFanout, NativeFanout])
+def fanout(request: pytest.FixtureRequest) -> Callable[[], Fanout]:
+    """Makes a fan-out of either kind."""
+    return lambda: request.param(CLOCK, monotonic=lambda: 5.0)  # type: ignore[no-any-return]
 
 
 def joined(packets: list[Packet]) -> bytes:
@@ -35,38 +43,38 @@ def joined(packets: list[Packet]) -> bytes:
 
 
 @pytest.mark.parametrize("profile", KEY_SIZES)
-def test_a_frame_reaches_every_viewer_whole_in_its_own_key(profile: int) -> None:
+def test_a_frame_reaches_every_viewer_whole_in_its_own_key(fanout: Callable[[], Fanout], profile: int) -> None:
     with ExitStack() as stack:
         viewers = [stack.enter_context(RtpViewer(profile=profile, number=number)) for number in range(5)]
-        packets = packetise(frame(1, size=4321, keyframe=True))
-        assert fanout().send(packets, [viewer.outlet for viewer in viewers]) == 5 * 4
+        picture = frame(1, size=4321, keyframe=True)
+        assert fanout().send(picture, Audience([viewer.outlet for viewer in viewers])) == 5 * 4
         for number, viewer in enumerate(viewers):
             received = viewer.received()
-            assert joined(received) == packets.frame.payload
+            assert joined(received) == picture.payload
             assert {packet.ssrc for packet in received} == {PARAMETERS.ssrc + number}
             assert [packet.marker for packet in received] == [False, False, False, True]
             assert [packet.starts_frame for packet in received] == [True, False, False, False]
-            assert {packet.timestamp for packet in received} == {packets.frame.timestamp}
+            assert {packet.timestamp for packet in received} == {picture.timestamp}
             assert viewer.outlet.packets == 4
             assert viewer.outlet.octets == 4321 + 4 * 6 == sum(len(packet.payload) for packet in received)
 
 
 @pytest.mark.parametrize("size", [1, CHUNK_SIZE, CHUNK_SIZE + 1, MAX_BATCH * CHUNK_SIZE, 100_003, 200_000])
-def test_frames_of_every_size_arrive_and_fit(size: int) -> None:
+def test_frames_of_every_size_arrive_and_fit(fanout: Callable[[], Fanout], size: int) -> None:
     with RtpViewer() as viewer:
         sender = fanout()
         for index in range(3):
-            packets = packetise(frame(index, size=size))
-            sender.send(packets, [viewer.outlet])
+            picture = frame(index, size=size)
+            sender.send(picture, Audience([viewer.outlet]))
             received = viewer.received()
-            assert joined(received) == packets.frame.payload
+            assert joined(received) == picture.payload
             assert max(packet.datagram_size for packet in received) <= MAX_DATAGRAM
             assert [packet.starts_frame for packet in received] == [True] + [False] * (len(received) - 1)
             assert [packet.marker for packet in received] == [False] * (len(received) - 1) + [True]
         assert viewer.outlet.drops == 0
 
 
-def test_numbers_are_contiguous_across_wraps_skipped_layers_and_switches() -> None:
+def test_numbers_are_contiguous_across_wraps_skipped_layers_and_switches(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer(start=32_767) as viewer:
         sender = fanout()
         received: list[Packet] = []
@@ -80,7 +88,7 @@ def test_numbers_are_contiguous_across_wraps_skipped_layers_and_switches() -> No
                 continue
             picture = frame(index, rung=rung, size=8, layer=layer, keyframe=keyframe)
             sent.append(picture)
-            sender.send(packetise(picture), [viewer.outlet])
+            sender.send(picture, Audience([viewer.outlet]))
             received += viewer.received()
         assert len(received) == len(sent)
         assert viewer.outlet.sequence > 0xC000
@@ -95,12 +103,12 @@ def test_numbers_are_contiguous_across_wraps_skipped_layers_and_switches() -> No
             assert packet.timestamp == picture.timestamp
 
 
-def test_sequence_numbers_wrap_without_breaking_srtp() -> None:
+def test_sequence_numbers_wrap_without_breaking_srtp(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer(start=32_767) as viewer:
         sender = fanout()
         count = 0
         for index in range(800):
-            sender.send(packetise(frame(index, size=45 * CHUNK_SIZE)), [viewer.outlet])
+            sender.send(frame(index, size=45 * CHUNK_SIZE), Audience([viewer.outlet]))
             received = viewer.received()
             assert received[0].sequence == (32_767 + count) & 0xFFFF
             count += len(received)
@@ -108,9 +116,9 @@ def test_sequence_numbers_wrap_without_breaking_srtp() -> None:
         assert viewer.outlet.sequence == 32_767 + count > 0xFFFF
 
 
-def test_extensions_stand_in_every_packet() -> None:
+def test_extensions_stand_in_every_packet(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer() as viewer:
-        fanout().send(packetise(frame(0, size=3000)), [viewer.outlet])
+        fanout().send(frame(0, size=3000), Audience([viewer.outlet]))
         for packet in viewer.received():
             assert packet.extensions == {
                 2: (int((5.0 + CLOCK.offset) * 2**18) & 0xFFFFFF).to_bytes(3, "big"),
@@ -119,29 +127,29 @@ def test_extensions_stand_in_every_packet() -> None:
             }
 
 
-def test_a_viewer_without_extensions_gets_none() -> None:
+def test_a_viewer_without_extensions_gets_none(fanout: Callable[[], Fanout]) -> None:
     bare = OutletParameters(1, 2, 120, None, ExtensionIds(), "", "beamcast")
     with RtpViewer(parameters=bare) as viewer:
-        packets = packetise(frame(0, size=3000))
-        fanout().send(packets, [viewer.outlet])
+        picture = frame(0, size=3000)
+        fanout().send(picture, Audience([viewer.outlet]))
         received = viewer.received()
-        assert joined(received) == packets.frame.payload
+        assert joined(received) == picture.payload
         assert {(packet.payload_type, len(packet.extensions)) for packet in received} == {(120, 0)}
 
 
-def test_time_never_stands_still_at_a_switch_and_then_is_the_frames_own() -> None:
+def test_time_never_stands_still_at_a_switch_and_then_is_the_frames_own(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer() as viewer:
         sender = fanout()
         for stamp in (3000, 6000, 6000, 3000, 9000):
-            sender.send(packetise(frame(0, size=8, timestamp=stamp)), [viewer.outlet])
+            sender.send(frame(0, size=8, timestamp=stamp), Audience([viewer.outlet]))
         assert [packet.timestamp for packet in viewer.received()] == [3000, 6000, 6001, 6002, 9000]
 
 
-def test_time_follows_a_source_whose_clock_was_set_back() -> None:
+def test_time_follows_a_source_whose_clock_was_set_back(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer() as viewer:
         sender = fanout()
         for stamp in (9_000_000, 1000, 4000):
-            sender.send(packetise(frame(0, size=8, timestamp=stamp)), [viewer.outlet])
+            sender.send(frame(0, size=8, timestamp=stamp), Audience([viewer.outlet]))
         assert [packet.timestamp for packet in viewer.received()] == [9_000_000, 1000, 4000]
 
 
@@ -153,6 +161,9 @@ class BrokenSocket:
         self._error = error
         self._singles = singles
         self.segmented = 0
+
+    def fileno(self) -> int:
+        return self._real.fileno()
 
     def sendmsg(self, *arguments: Any) -> int:
         self.segmented += 1
@@ -169,11 +180,11 @@ def test_a_route_without_segmentation_gets_single_datagrams_from_then_on(error: 
     with RtpViewer() as viewer:
         broken = BrokenSocket(viewer.sender, error, singles=True)
         viewer.path.socket = broken  # type: ignore[assignment]
-        sender = fanout()
+        sender = python()
         for index in range(3):
-            packets = packetise(frame(index))
-            assert sender.send(packets, [viewer.outlet]) == 4
-            assert joined(viewer.received()) == packets.frame.payload
+            picture = frame(index)
+            assert sender.send(picture, Audience([viewer.outlet])) == 4
+            assert joined(viewer.received()) == picture.payload
         assert broken.segmented == 1
         assert viewer.outlet.drops == 0
 
@@ -182,62 +193,61 @@ def test_a_route_without_segmentation_gets_single_datagrams_from_then_on(error: 
 def test_errors_are_counted_and_hurt_nobody_else(error: int) -> None:
     with RtpViewer() as broken, RtpViewer(number=1) as healthy:
         broken.path.socket = BrokenSocket(broken.sender, error, singles=False)  # type: ignore[assignment]
-        packets = packetise(frame(0))
-        assert fanout().send(packets, [broken.outlet, healthy.outlet]) == 4
+        picture = frame(0)
+        assert python().send(picture, Audience([broken.outlet, healthy.outlet])) == 4
         assert (broken.outlet.drops, broken.outlet.packets, broken.outlet.octets) == (4, 0, 0)
-        assert joined(healthy.received()) == packets.frame.payload
+        assert joined(healthy.received()) == picture.payload
 
 
-def test_a_failing_cipher_is_counted_and_hurts_nobody_else() -> None:
+def test_a_failing_cipher_is_counted_and_hurts_nobody_else(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer(start=9) as broken, RtpViewer(number=1) as healthy:
         sender = fanout()
-        sender.send(packetise(frame(0)), [broken.outlet])
+        sender.send(frame(0), Audience([broken.outlet]))
         broken.received()
-        broken.outlet.sequence -= 2
-        packets = packetise(frame(1))
-        assert sender.send(packets, [broken.outlet, healthy.outlet]) == 4
+        broken.outlet.state.sequence -= 2
+        picture = frame(1)
+        assert sender.send(picture, Audience([broken.outlet, healthy.outlet])) == 4
         assert broken.outlet.drops == 4
         assert broken.received() == []
-        assert joined(healthy.received()) == packets.frame.payload
-        assert sender.send(packetise(frame(2)), [broken.outlet]) == 4
+        assert joined(healthy.received()) == picture.payload
+        assert sender.send(frame(2), Audience([broken.outlet])) == 4
         assert len(broken.received()) == 4
 
 
-def test_over_tcp_whole_packets_go_through_the_path() -> None:
+def test_over_tcp_whole_packets_go_through_the_path(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer() as viewer:
         path = StreamPath(viewer.sender)
         viewer.outlet.path = path
-        packets = packetise(frame(0))
+        picture = frame(0)
         sender = fanout()
-        assert sender.send(packets, [viewer.outlet]) == 4
-        assert joined([viewer.decrypt(data) for data in path.sent]) == packets.frame.payload
+        assert sender.send(picture, Audience([viewer.outlet])) == 4
+        assert joined([viewer.decrypt(data) for data in path.sent]) == picture.payload
         path.open = False
-        assert sender.send(packetise(frame(1)), [viewer.outlet]) == 0
+        assert sender.send(frame(1), Audience([viewer.outlet])) == 0
         assert viewer.outlet.drops == 4
 
 
-def test_a_viewer_moves_to_another_address_without_a_new_session() -> None:
+def test_a_viewer_moves_to_another_address_without_a_new_session(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer() as viewer, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as moved:
         moved.bind(("127.0.0.1", 0))
         moved.setblocking(False)
         sender = fanout()
-        sender.send(packetise(frame(0, size=8)), [viewer.outlet])
+        sender.send(frame(0, size=8), Audience([viewer.outlet]))
         viewer.outlet.path = DatagramPath(viewer.sender, moved.getsockname())
-        sender.send(packetise(frame(1, size=8)), [viewer.outlet])
+        sender.send(frame(1, size=8), Audience([viewer.outlet]))
         (before,) = viewer.received()
         after = viewer.decrypt(moved.recv(2000))
         assert after.sequence == (before.sequence + 1) & 0xFFFF
 
 
-def test_a_retransmission_carries_the_first_bytes_on_its_own_stream() -> None:
+def test_a_retransmission_carries_the_first_bytes_on_its_own_stream(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer(profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM) as viewer:
         sender = fanout()
-        sender.send(packetise(frame(3, size=2000, layer=1)), [viewer.outlet])
+        sender.send(frame(3, size=2000, layer=1), Audience([viewer.outlet]))
         original = viewer.received()[1]
-        lost = LostPacket(
-            original.sequence, original.timestamp, original.marker, original.payload[:6], original.payload[6:]
-        )
-        assert sender.resend(viewer.outlet, [lost, lost]) == 2
+        lost = LostPacket(original.sequence, original.timestamp, original.marker, original.payload[:6], 0, 1)
+        gone = lost._replace(serial=1)
+        assert sender.resend(viewer.outlet, [lost, gone, lost]) == 2
         first, second = viewer.received()
         assert (first.ssrc, first.payload_type) == (PARAMETERS.rtx_ssrc, 97)
         assert first.payload == original.sequence.to_bytes(2, "big") + original.payload

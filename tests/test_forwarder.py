@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from broadcaster.adaptation.levels import Level
-from broadcaster.stream import EncodedFrame
+from broadcaster.selection import FrameSelector
+from broadcaster.stream import EncodedFrame, Rung, StreamDescription
 from tests.rtp_viewer import CLOCK, RtpViewer, frame
 from tests.test_rtcp import PLI, nack
 from workers.forward.fanout import PythonFanout
 from workers.forward.forwarder import Forwarder, ForwarderSettings
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
-from workers.forward.packets import PacketisedFrame
 
 
 def level(rung: int) -> Level:
@@ -27,6 +31,8 @@ class Selector:
     waiting_for: int | None
     current: Level | None = None
     asked: list[EncodedFrame] = field(default_factory=list)
+    timestamp: int = 0
+    steady: int | None = None
 
     def accepts(self, frame: EncodedFrame) -> bool:
         self.asked.append(frame)
@@ -42,10 +48,10 @@ class Recorder:
         self.sent: list[tuple[int, tuple[Outlet, ...]]] = []
         self.resent: list[LostPacket] = []
 
-    def send(self, packets: PacketisedFrame, outlets: Sequence[Outlet]) -> int:
-        self.sent.append((packets.frame.index, tuple(outlets)))
+    def send(self, frame: EncodedFrame, outlets: Sequence[Outlet]) -> int:
+        self.sent.append((frame.index, tuple(outlets)))
         for outlet in outlets:
-            outlet.packets += 1
+            outlet.state.packets += 1
         return len(outlets)
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
@@ -234,3 +240,78 @@ def test_a_lost_packet_is_sent_again_on_the_wire() -> None:
         (again,) = viewer.received()
         assert again.payload == received[2].sequence.to_bytes(2, "big") + received[2].payload
         assert viewer.outlet.retransmissions == 1
+
+
+LEVELS = StreamDescription(
+    "main", 1, tuple(Rung(f"r{number}", 64, 36, 30.0, 100_000, 3) for number in range(3))
+).levels()
+SLOTS = ((0, False), (2, True), (1, True), (2, False))
+
+told = st.tuples(st.integers(0, 3), st.sampled_from(LEVELS), st.booleans())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.lists(told, max_size=2), st.permutations([0, 1, 2])), min_size=1, max_size=40),
+    st.sampled_from(LEVELS),
+)
+def test_viewers_that_are_not_asked_get_exactly_what_they_would_accept(
+    pictures: list[tuple[list[tuple[int, Level, bool]], list[int]]], start: Level
+) -> None:
+    stage = Stage()
+    with ExitStack() as stack:
+        outlets = [stack.enter_context(RtpViewer(number=number)).outlet for number in range(4)]
+        selectors = [FrameSelector(LEVELS, start) for _ in outlets]
+        twins = [FrameSelector(LEVELS, start) for _ in outlets]
+        for outlet, selector in zip(outlets, selectors, strict=True):
+            stage.forwarder.attach(outlet, selector)
+        for number, (orders, order) in enumerate(pictures):
+            for place, target, restart in orders:
+                for selector in (selectors[place], twins[place]):
+                    if restart:
+                        selector.relevel(LEVELS, target, restart=True)
+                    else:
+                        selector.aim(target)
+                stage.forwarder.reselect(outlets[place])
+            for rung in order:
+                wanted = stage.requests.count(rung)
+                layer, sync = SLOTS[number % 4]
+                picture = EncodedFrame(
+                    rung, number, number * 3000, wanted > 0, 0 if wanted else layer, sync, b"picture"
+                )
+                stage.requests = [request for request in stage.requests if request != rung]
+                stage.fanout.sent.clear()
+                stage.forwarder.frame(picture)
+                expected = [
+                    outlet
+                    for outlet, twin in zip(outlets, twins, strict=True)
+                    if rung in {twin.waiting_for, twin.current.rung if twin.current else None} and twin.accepts(picture)
+                ]
+                sent = [outlet for _, group in stage.fanout.sent for outlet in group]
+                assert len(sent) == len(expected)
+                assert set(sent) == set(expected)
+        for place, outlet in enumerate(outlets):
+            selectors[place].aim(start)
+            twins[place].aim(start)
+            stage.forwarder.detach(outlet)
+            assert selectors[place].timestamp == twins[place].timestamp
+            assert selectors[place].current == twins[place].current
+
+
+def test_viewers_that_stand_are_not_asked() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        selector = Selector(0)
+        stage.forwarder.attach(viewer.outlet, selector)
+        stage.forwarder.frame(frame(1, keyframe=True))
+        selector.steady = 1
+        stage.forwarder.reselect(viewer.outlet)
+        for index, layer in enumerate((0, 2, 1, 2), 2):
+            stage.forwarder.frame(frame(index, layer=layer))
+        assert [index for index, _ in stage.fanout.sent] == [1, 2, 4]
+        assert len(selector.asked) == 1
+        selector.steady = None
+        stage.forwarder.reselect(viewer.outlet)
+        assert selector.timestamp == 4 * 3000
+        stage.forwarder.frame(frame(6))
+        assert len(selector.asked) == 2

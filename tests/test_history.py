@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.rtp_viewer import frame
 from workers.forward.history import History, HistoryLimits, LostPacket
 from workers.forward.packets import CHUNK_SIZE, CONTINUATION, DESCRIPTOR_SIZE, FIRST, head_packer, packetise
+from workers.forward.state import new_state
 
 LIMITS = HistoryLimits()
 pack = head_packer(0)
@@ -21,32 +22,47 @@ def size_of(chunks: Sequence[bytes]) -> int:
 
 
 class Sender:
-    """What an outlet does to its history, without the sending."""
+    """What an outlet and a fan-out do to the history, without the sending."""
 
     def __init__(self, limits: HistoryLimits = LIMITS, start: int = 0) -> None:
-        self.history = History(limits)
-        self.following = start
-        self.octets = 0
-        self.packets: dict[int, tuple[bytes, bytes]] = {}
+        self.state, self._records = new_state(limits.frames)
+        self.state.sequence = start
+        self.history = History(self.state, limits)
+        self.packets: dict[int, tuple[bytes, int, int]] = {}
+
+    @property
+    def following(self) -> int:
+        return int(self.state.sequence)
+
+    @property
+    def octets(self) -> int:
+        return int(self.state.octets)
 
     def send(self, index: int, now: float, size: int = 3000) -> list[int]:
-        packets = packetise(frame(index, size=size))
+        state, picture = self.state, frame(index, size=size)
         first, rest = (
-            pack(packets.frame.timestamp, b"ssrc", b"", start, 0x8000 | index & 0x7FFF, index & 0xFF, 0)
+            pack(picture.timestamp, b"ssrc", b"", start, 0x8000 | index & 0x7FFF, index & 0xFF, 0)[-DESCRIPTOR_SIZE:]
             for start in (FIRST, CONTINUATION)
         )
-        self.history.record((self.following, now, packets.frame.timestamp, packets, first))
+        record = state.records[state.recorded % state.capacity]
+        record.first, record.serial, record.at = state.sequence, index, now
+        record.timestamp, record.size, record.descriptor = picture.timestamp, size, first
+        state.recorded += 1
         numbers = []
-        for place, chunk in enumerate(packets.chunks):
+        for place, _ in enumerate(chunks := packetise(picture)):
             number = self.following & 0xFFFF
-            self.packets[number] = ((rest if place else first)[-DESCRIPTOR_SIZE:], chunk)
+            self.packets[number] = (rest if place else first, index, place)
             numbers.append(number)
-            self.following += 1
-        self.octets += size_of(packets.chunks)
+            state.sequence += 1
+        state.octets += size_of(chunks)
         return numbers
 
     def ask(self, lost: list[int], now: float, rtt: float | None = 0.05) -> list[LostPacket]:
-        return self.history.choose(lost, following=self.following, octets=self.octets, now=now, rtt=rtt)
+        return self.history.choose(lost, now=now, rtt=rtt)
+
+    def octets_of(self, found: list[LostPacket], size: int) -> int:
+        """RTP payload of packets of frames that are all of this size."""
+        return sum(min(CHUNK_SIZE, size - packet.place * CHUNK_SIZE) + DESCRIPTOR_SIZE for packet in found)
 
 
 @settings(deadline=None)
@@ -56,7 +72,7 @@ def test_every_recent_packet_is_found_with_its_first_bytes(start: int, sizes: li
     numbers = [number for index, size in enumerate(sizes) for number in sender.send(index, 1.0, size)]
     found = sender.ask(numbers, 1.5)
     assert [packet.sequence for packet in found] == numbers
-    assert [(packet.descriptor, packet.chunk) for packet in found] == [sender.packets[number] for number in numbers]
+    assert [packet[3:] for packet in found] == [sender.packets[number] for number in numbers]
     assert [packet.sequence for packet in found if packet.marker] == [
         packet.sequence
         for packet, after in zip(found, [*found[1:], None], strict=True)
@@ -117,11 +133,13 @@ class LoopingViewer(RuleBasedStateMachine):
         self.index = 0
         self.resent = 0
         self.times: dict[bytes, int] = {}
+        self.sizes: dict[int, int] = {}
 
     @rule(size=st.integers(1, 20_000), pause=st.floats(0, 0.1))
     def send(self, size: int, pause: float) -> None:
         self.now += pause
         self.index += 1
+        self.sizes[self.index] = size
         self.sender.send(self.index, self.now, size)
 
     @rule(pause=st.floats(0, 0.3), times=st.integers(1, 4))
@@ -130,7 +148,7 @@ class LoopingViewer(RuleBasedStateMachine):
             self.now += pause
             everything = [(self.sender.following - back) & 0xFFFF for back in range(100)]
             found = self.sender.ask(everything, self.now, rtt=0.0)
-            self.resent += size_of([packet.chunk for packet in found])
+            self.resent += sum(self.sender.octets_of([packet], self.sizes[packet.serial]) for packet in found)
             for packet in found:
                 key = packet.sequence.to_bytes(2, "big") + packet.descriptor
                 self.times[key] = self.times.get(key, 0) + 1
@@ -153,5 +171,5 @@ def test_a_second_of_looped_nacks_returns_less_than_was_sent() -> None:
             sender.send(millisecond, 1.0 + millisecond / 1000)
         everything = [(sender.following - back) & 0xFFFF for back in range(1, 17)]
         found = sender.ask(everything, 1.0 + millisecond / 1000, rtt=0.001)
-        resent += size_of([packet.chunk for packet in found])
+        resent += sender.octets_of(found, 3000)
     assert resent <= sender.octets + LIMITS.burst

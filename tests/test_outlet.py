@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from broadcaster.stream import timestamp_at
 from tests.rtp_viewer import CLOCK, PARAMETERS, RtpViewer, frame
 from tests.test_rtcp import BYE, COMPOUND, FIR, PLI, nack, remb
-from workers.forward.fanout import PythonFanout
+from workers.forward.fanout import Audience, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet, OutletSettings
-from workers.forward.packets import packetise
 
 NOW = 1000.0
 
@@ -140,20 +139,21 @@ def test_a_storm_of_picture_losses_asks_for_one_keyframe_each_pause() -> None:
 def test_a_nack_asks_for_what_was_sent() -> None:
     with RtpViewer(start=500) as viewer:
         listener = listening(viewer)
-        packets = packetise(frame(1))
-        PythonFanout(CLOCK, lambda: NOW).send(packets, [viewer.outlet])
+        fanout = PythonFanout(CLOCK, lambda: NOW)
+        fanout.send(frame(1), Audience([viewer.outlet]))
+        sent = viewer.received()
         viewer.say(nack([501, 503, 600]), NOW + 0.05)
-        assert [(lost.sequence, lost.chunk) for lost in listener.resent] == [
-            (501, packets.chunks[1]),
-            (503, packets.chunks[3]),
-        ]
+        fanout.resend(viewer.outlet, listener.resent)
+        again = viewer.received()
+        assert [lost.sequence for lost in listener.resent] == [501, 503]
+        assert [packet.payload[2:] for packet in again] == [sent[1].payload, sent[3].payload]
         assert viewer.outlet.nacks == 3
 
 
 def test_without_retransmission_nacks_are_only_counted() -> None:
     with RtpViewer(start=500, parameters=replace(PARAMETERS, rtx_payload_type=None)) as viewer:
         listener = listening(viewer)
-        PythonFanout(CLOCK, lambda: NOW).send(packetise(frame(1)), [viewer.outlet])
+        PythonFanout(CLOCK, lambda: NOW).send(frame(1), Audience([viewer.outlet]))
         viewer.say(nack([500]), NOW)
         assert (viewer.outlet.nacks, listener.resent) == (1, [])
 
@@ -200,7 +200,7 @@ def test_a_sender_report_says_what_was_sent_and_when() -> None:
     with RtpViewer() as viewer:
         viewer.outlet.report(NOW)
         assert viewer.datagrams() == [], "there is nothing to report on"
-        PythonFanout(CLOCK, lambda: NOW).send(packetise(frame(1)), [viewer.outlet])
+        PythonFanout(CLOCK, lambda: NOW).send(frame(1), Audience([viewer.outlet]))
         viewer.received()
         viewer.outlet.report(NOW + 0.25)
         (datagram,) = viewer.datagrams()

@@ -33,7 +33,7 @@ from broadcaster.bus.messages import (
 from broadcaster.errors import OverloadedError, SessionNotFoundError
 from broadcaster.stream import StreamDescription
 from workers import sdp
-from workers.forward import PythonFanout, WallClock
+from workers.forward import WallClock, default_fanout
 from workers.streams import Feeds
 from workers.transport import Endpoint
 from workers.viewer import DEFAULT_VIEWER_SETTINGS, Viewer, ViewerSettings
@@ -67,7 +67,7 @@ class Worker:
         self._endpoint = endpoint
         self._bus = bus
         self._clock = WallClock.anchored()
-        self._feeds = Feeds(self._locate, PythonFanout(self._clock), on_description=self._described)
+        self._feeds = Feeds(self._locate, default_fanout(self._clock), on_description=self._described)
         self._state: WorkerState = "ready"
         self._joining = 0
         self._since = time.time()

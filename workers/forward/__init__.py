@@ -1,13 +1,15 @@
 """From encoded frames to protected packets: packetised once per rung, rewritten per viewer; and the RTCP back."""
 
 from workers.forward.clock import WallClock
-from workers.forward.fanout import Fanout, PythonFanout
+from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.forwarder import Forwarder, ForwarderSettings, FrameSelector
 from workers.forward.history import HistoryLimits
+from workers.forward.native import NativeFanout, default_fanout
 from workers.forward.outlet import Feedback, Outlet, OutletParameters, OutletSettings
 from workers.forward.packets import ExtensionIds
 
 __all__ = [
+    "Audience",
     "ExtensionIds",
     "Fanout",
     "Feedback",
@@ -15,9 +17,11 @@ __all__ = [
     "ForwarderSettings",
     "FrameSelector",
     "HistoryLimits",
+    "NativeFanout",
     "Outlet",
     "OutletParameters",
     "OutletSettings",
     "PythonFanout",
     "WallClock",
+    "default_fanout",
 ]

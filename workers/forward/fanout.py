@@ -7,17 +7,21 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import repeat
 from typing import Any, Protocol
 
 from pylibsrtp._binding import ffi
 
+from broadcaster.stream import EncodedFrame
 from workers.forward.clock import WallClock
-from workers.forward.history import LostPacket
+from workers.forward.history import HISTORY_LIMITS, LostPacket
 from workers.forward.outlet import Outlet
-from workers.forward.packets import CHUNK_SIZE, DESCRIPTOR_SIZE, MARKER, MAX_DATAGRAM, OSN_SIZE, PacketisedFrame
+from workers.forward.packets import CHUNK_SIZE, DESCRIPTOR_SIZE, MARKER, MAX_DATAGRAM, OSN_SIZE, packetise
 from workers.forward.srtp import protect
+from workers.forward.state import ffi as state_ffi
 
 UDP_SEGMENT = 103
 """Linux's socket option to cut one send into datagrams of equal size (udp(7), include/uapi/linux/udp.h)."""
@@ -32,14 +36,54 @@ _INT: int = ffi.sizeof("int")
 Ancillary = list[tuple[int, int, bytes]]
 
 
+class Audience(tuple[Outlet, ...]):
+    """Outlets that get frames together, kept for as long as they do: the kernel's list of them is made but once."""
+
+    @classmethod
+    def of(cls, outlets: Iterable[Outlet]) -> Audience:
+        """An audience ordered by socket, because what goes through one socket leaves in one call."""
+        return cls(sorted(outlets, key=_socket))
+
+    @cached_property
+    def states(self) -> Any:
+        """The outlets' states as an array of pointers."""
+        return state_ffi.new("bc_outlet *[]", [outlet.state for outlet in self])
+
+
+def _socket(outlet: Outlet) -> int:
+    return int(outlet.state.socket)
+
+
 class Fanout(Protocol):
     """What sends. An implementation never raises for one viewer's sake: it counts in that viewer's `drops`."""
 
-    def send(self, packets: PacketisedFrame, outlets: Sequence[Outlet]) -> int:
-        """Send a frame to every outlet; return the number of packets that left."""
+    def send(self, frame: EncodedFrame, outlets: Audience) -> int:
+        """Send a frame, which is not empty, to every outlet; return the number of packets that left."""
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         """Send lost packets again on the outlet's RTX stream (RFC 4588); return the number that left."""
+
+
+class Shelf:
+    """The frames sent in the last `age` seconds, by serial number; all viewers' retransmissions come from here."""
+
+    def __init__(self, age: float) -> None:
+        self._age = age
+        self._frames: deque[tuple[float, EncodedFrame]] = deque()
+        self._first = 0
+
+    def put(self, frame: EncodedFrame, now: float) -> int:
+        """Keep `frame`; return its serial number."""
+        frames = self._frames
+        while frames and now - frames[0][0] > self._age:
+            frames.popleft()
+            self._first += 1
+        frames.append((now, frame))
+        return self._first + len(frames) - 1
+
+    def get(self, serial: int) -> EncodedFrame | None:
+        place = serial - self._first
+        return self._frames[place][1] if 0 <= place < len(self._frames) else None
 
 
 class _Layout:
@@ -68,7 +112,7 @@ class _Batch:
         self.chunks = chunks
         self.count = count = len(chunks)
         self.ends_frame = ends_frame
-        self.octets = (count - 1) * CHUNK_SIZE + len(chunks[-1]) + DESCRIPTOR_SIZE * count
+        self.octets = [len(chunk) + DESCRIPTOR_SIZE for chunk in chunks]
         self.values: list[Any] = [None] * (3 * count)
         """What is packed; the chunks stand there, the rest is each viewer's."""
         self.values[2::3] = chunks
@@ -89,12 +133,16 @@ class _Batch:
 class PythonFanout:
     """The fan-out in Python: packed, protected and sent out of one buffer that all viewers share.
 
-    Loops over packets are left to `struct` and `map`, because that is where the time of a Python sender goes.
+    Loops over packets are left to `struct` and `map`, because that is where the time of a Python sender goes. `age` is
+    how many seconds a frame can be sent again.
     """
 
-    def __init__(self, clock: WallClock, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: WallClock, monotonic: Callable[[], float] = time.monotonic, *, age: float = HISTORY_LIMITS.age
+    ) -> None:
         self._clock = clock
         self._monotonic = monotonic
+        self.shelf = Shelf(age)
         self._memory = ffi.new("char[]", MAX_BATCH * MAX_DATAGRAM)
         self._view = memoryview(ffi.buffer(self._memory))
         self._lengths = ffi.new("int[]", MAX_BATCH)
@@ -102,17 +150,21 @@ class PythonFanout:
         self._length_pointers = [self._lengths + number for number in range(MAX_BATCH)]
         self._layouts: dict[tuple[int, int], _Layout] = {}
 
-    def send(self, packets: PacketisedFrame, outlets: Sequence[Outlet]) -> int:
+    def send(self, frame: EncodedFrame, outlets: Audience) -> int:
+        now = self._monotonic()
+        return self.send_shelved(frame, self.shelf.put(frame, now), now, outlets)
+
+    def send_shelved(self, frame: EncodedFrame, serial: int, now: float, outlets: Iterable[Outlet]) -> int:
+        """Send a frame that is on the shelf already."""
         monotonic, offset, layouts = self._monotonic, self._clock.offset, self._layouts
-        chunks = packets.chunks
+        chunks = packetise(frame)
         batches = [
             _Batch(chunks[start : start + MAX_BATCH], start + MAX_BATCH >= len(chunks))
             for start in range(0, len(chunks), MAX_BATCH)
         ]
-        now = monotonic()
         sent = 0
         for outlet in outlets:
-            head, rest = outlet.begin(packets, now, monotonic() + offset)
+            head, rest = outlet.begin(frame, serial, now, monotonic() + offset)
             layout = layouts.get(outlet.shape) or self._lay_out(outlet.shape)
             for batch in batches:
                 if batch.layout is not layout:
@@ -123,9 +175,9 @@ class PythonFanout:
 
     def _send_batch(self, outlet: Outlet, batch: _Batch, layout: _Layout, head: bytes, rest: bytes) -> int:
         """Send one batch; `head` stands between sequence number and chunk in its first packet, `rest` in the others."""
-        count, values, sizes = batch.count, batch.values, batch.sizes
-        sequence = outlet.sequence
-        outlet.sequence = sequence + count
+        count, values, sizes, state = batch.count, batch.values, batch.sizes, outlet.state
+        sequence = state.sequence
+        state.sequence = sequence + count
         first = outlet.header_word << 16 | sequence & 0xFFFF
         if (sequence & 0xFFFF) + count > 0x10000:
             values[0::3] = [first & 0xFFFF0000 | number & 0xFFFF for number in range(sequence, sequence + count)]
@@ -136,65 +188,75 @@ class PythonFanout:
         values[1::3] = (rest,) * count
         values[1] = head
         batch.pack(self._view, 0, *values)
+        if state.transport_at:
+            for start in range(0, batch.end, layout.stride):
+                outlet.number_transport(self._view, start)
         self._lengths_view[: len(sizes)] = sizes
         if any(map(protect, repeat(outlet.srtp.context, count), layout.pointers, self._length_pointers)):
-            outlet.drops += count
+            state.drops += count
             return 0
         path = outlet.path
-        if count > 1 and outlet.segmentation and not path.is_tcp:
+        sent = None
+        if count > 1 and state.segmentation and not path.is_tcp:
             try:
                 path.socket.sendmsg((self._view[: batch.end],), layout.ancillary, 0, path.address)
-                sent = count
+                sent = batch.octets
             except OSError as error:
                 if error.errno in _SEGMENTATION_REFUSED:
-                    outlet.segmentation = False
-                    sent = self._transmit_singly(outlet, layout.stride, batch.end)
+                    state.segmentation = False
                 else:
-                    outlet.drops += count
-                    sent = 0
-        else:
-            sent = self._transmit_singly(outlet, layout.stride, batch.end)
-        outlet.packets += sent
-        outlet.octets += batch.octets if sent == count else batch.octets * sent // count
-        return sent
+                    sent = []
+        if sent is None:
+            left = self._transmit_singly(outlet, layout.stride, batch.end)
+            sent = [octets for octets, one in zip(batch.octets, left, strict=True) if one]
+        state.packets += len(sent)
+        state.octets += sum(sent)
+        if len(sent) < count:
+            state.drops += count - len(sent)
+        return len(sent)
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         srtp, view, lengths = outlet.srtp, self._view, self._lengths
         source = outlet.parameters.rtx_ssrc.to_bytes(4, "big")
         sent = 0
-        for number, timestamp, marker, descriptor, chunk in lost:
+        for number, timestamp, marker, descriptor, serial, place in lost:
+            frame = self.shelf.get(serial)
+            if frame is None:
+                continue
+            chunk = frame.payload[place * CHUNK_SIZE : (place + 1) * CHUNK_SIZE]
             word = (outlet.rtx_word | MARKER if marker else outlet.rtx_word) << 16 | outlet.rtx_sequence & 0xFFFF
             outlet.rtx_sequence += 1
             extensions = outlet.extensions.at(self._clock.wall(self._monotonic()))
             outlet.pack_rtx(view, 0, word, timestamp, source, extensions, number, descriptor, chunk)
+            if outlet.state.transport_at:
+                outlet.number_transport(view, 0)
             lengths[0] = size = outlet.rtx_prefix + len(chunk)
             if protect(srtp.context, self._memory, lengths):
-                outlet.drops += 1
-            elif self._transmit_singly(outlet, size + srtp.tag_size, size + srtp.tag_size):
+                outlet.state.drops += 1
+            elif self._transmit_singly(outlet, size + srtp.tag_size, size + srtp.tag_size)[0]:
                 sent += 1
                 outlet.retransmissions += 1
                 outlet.rtx_octets += OSN_SIZE + DESCRIPTOR_SIZE + len(chunk)
+            else:
+                outlet.state.drops += 1
         return sent
 
     def _lay_out(self, shape: tuple[int, int]) -> _Layout:
         layout = self._layouts[shape] = _Layout(self._memory, *shape)
         return layout
 
-    def _transmit_singly(self, outlet: Outlet, stride: int, end: int) -> int:
+    def _transmit_singly(self, outlet: Outlet, stride: int, end: int) -> list[bool]:
+        """Of each packet, whether it left."""
         path, view = outlet.path, self._view
-        sent = 0
+        left = []
         for start in range(0, end, stride):
             packet = view[start : min(start + stride, end)]
             if path.is_tcp:
-                left = path.send(bytes(packet))
-            else:
-                try:
-                    path.socket.sendto(packet, path.address)
-                    left = True
-                except OSError:
-                    left = False
-            if left:
-                sent += 1
-            else:
-                outlet.drops += 1
-        return sent
+                left.append(path.send(bytes(packet)))
+                continue
+            try:
+                path.socket.sendto(packet, path.address)
+                left.append(True)
+            except OSError:
+                left.append(False)
+        return left

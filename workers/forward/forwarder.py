@@ -9,24 +9,30 @@ from typing import Protocol
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.stream import EncodedFrame
-from workers.forward.fanout import Fanout
+from workers.forward.fanout import Audience, Fanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
-from workers.forward.packets import packetise
 
 
 class FrameSelector(Protocol):
     """What decides which frames a viewer gets.
 
     `accepts` is asked once for every frame of the rung of `current` and of the rung `waiting_for`, in order, and
-    takes each frame that it accepts as sent.
+    takes each frame that it accepts as sent. It need not be asked while there is a `steady` layer: then every frame
+    of the rung of `current` up to this layer is sent, and `timestamp` is set to the last one's before `accepts` is
+    called again.
     """
+
+    timestamp: int
 
     @property
     def current(self) -> Level | None: ...
 
     @property
     def waiting_for(self) -> int | None: ...
+
+    @property
+    def steady(self) -> int | None: ...
 
     def accepts(self, frame: EncodedFrame) -> bool: ...
 
@@ -43,13 +49,66 @@ class ForwarderSettings:
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """A viewer of the stream: `rungs` are those whose frames it is asked about."""
+    """A viewer of the stream: `rungs` are those whose frames concern it. While it is on a steady layer `shown` is the
+    RTP timestamp that was the layer's last when it came there.
+    """
 
     outlet: Outlet
     selector: FrameSelector
     report_at: float
     waiting_for: int | None = None
     rungs: frozenset[int] = frozenset()
+    steady: int | None = None
+    shown: int = 0
+
+
+class _Rung:
+    """The viewers of one rung: those whose layer stands, and those that are asked about every frame."""
+
+    __slots__ = ("asked", "audiences", "shown", "steady")
+
+    def __init__(self) -> None:
+        self.asked: dict[_Place, None] = {}
+        self.steady: dict[int, dict[_Place, None]] = {}
+        self.shown: dict[int, int] = {}
+        """RTP timestamp of the last frame that was sent to those on a steady layer."""
+        self.audiences: dict[int, Audience] = {}
+        """Who gets a frame of a layer unasked, made when it is needed."""
+
+    def __len__(self) -> int:
+        return len(self.asked) + sum(map(len, self.steady.values()))
+
+    def audience(self, frame: EncodedFrame) -> Audience:
+        """Those who get `frame` unasked."""
+        layer = frame.layer
+        for steady in self.steady:
+            if steady >= layer:
+                self.shown[steady] = frame.timestamp
+        audience = self.audiences.get(layer)
+        if audience is None:
+            members = [place for steady, places in self.steady.items() if steady >= layer for place in places]
+            audience = self.audiences[layer] = Audience.of(place.outlet for place in members)
+        return audience
+
+    def add(self, place: _Place) -> None:
+        if place.steady is None:
+            self.asked[place] = None
+            return
+        self.steady.setdefault(place.steady, {})[place] = None
+        place.shown = self.shown.setdefault(place.steady, place.selector.timestamp)
+        self.audiences.clear()
+
+    def remove(self, place: _Place) -> None:
+        if place.steady is None:
+            del self.asked[place]
+            return
+        places, shown = self.steady[place.steady], self.shown[place.steady]
+        del places[place]
+        if shown != place.shown:
+            place.selector.timestamp = shown
+        if not places:
+            del self.steady[place.steady], self.shown[place.steady]
+        self.audiences.clear()
 
 
 class Forwarder:
@@ -74,7 +133,7 @@ class Forwarder:
         self._settings = settings
         self._monotonic = monotonic
         self._places: dict[Outlet, _Place] = {}
-        self._by_rung: dict[int, dict[_Place, None]] = {}
+        self._by_rung: dict[int, _Rung] = {}
         self._requested: dict[int, float] = {}
         self._demand: dict[int, int] = {}
 
@@ -112,19 +171,23 @@ class Forwarder:
         """Forward one encoded frame to those whose selectors accept it."""
         if frame.keyframe:
             self._requested.pop(frame.rung, None)
-        places = self._by_rung.get(frame.rung)
-        if not places or not frame.payload:
+        rung = self._by_rung.get(frame.rung)
+        if rung is None or not frame.payload:
+            return
+        if audience := rung.audience(frame):
+            self._fanout.send(frame, audience)
+        if not rung.asked:
             return
         accepted = []
         moved = []
-        for place in places:
+        for place in rung.asked:
             selector = place.selector
             if selector.accepts(frame):
                 accepted.append(place.outlet)
-            if selector.waiting_for != place.waiting_for:
+            if selector.waiting_for != place.waiting_for or selector.steady is not None:
                 moved.append(place)
         if accepted:
-            self._fanout.send(packetise(frame), accepted)
+            self._fanout.send(frame, Audience.of(accepted))
         if moved:
             for place in moved:
                 self._move(place)
@@ -166,20 +229,21 @@ class Forwarder:
         self._leave(place)
         place.rungs = frozenset(rungs)
         place.waiting_for = waiting_for
+        place.steady = selector.steady
         for rung in rungs:
-            self._by_rung.setdefault(rung, {})[place] = None
+            self._by_rung.setdefault(rung, _Rung()).add(place)
         if waiting_for is not None:
             self._request(waiting_for)
 
     def _leave(self, place: _Place) -> None:
-        for rung in place.rungs:
-            places = self._by_rung[rung]
-            del places[place]
-            if not places:
-                del self._by_rung[rung]
+        for number in place.rungs:
+            rung = self._by_rung[number]
+            rung.remove(place)
+            if not rung:
+                del self._by_rung[number]
 
     def _tell_demand(self) -> None:
-        demand = {rung: len(places) for rung, places in sorted(self._by_rung.items())}
+        demand = {number: len(rung) for number, rung in sorted(self._by_rung.items())}
         if demand != self._demand:
             self._demand = demand
             self._on_demand(demand)

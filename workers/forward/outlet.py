@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import secrets
 import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from pylibsrtp._binding import ffi as srtp_ffi
+
 from broadcaster.errors import RtcpError
-from broadcaster.stream import RTP_CLOCK, timestamp_at
+from broadcaster.stream import RTP_CLOCK, EncodedFrame, timestamp_at
 from workers.forward import rtcp
 from workers.forward.clock import WallClock
 from workers.forward.history import History, HistoryLimits, LostPacket
 from workers.forward.packets import (
+    CHUNK_SIZE,
     CONTINUATION,
     DESCRIPTOR_SIZE,
     FIRST,
@@ -21,11 +25,11 @@ from workers.forward.packets import (
     OSN_SIZE,
     ExtensionBlock,
     ExtensionIds,
-    PacketisedFrame,
     head_packer,
     rtx_packer,
 )
-from workers.forward.srtp import SrtpKeys, SrtpSession
+from workers.forward.srtp import DIRECT, SrtpKeys, SrtpSession
+from workers.forward.state import NOBODYS, RECORD, ffi, new_state, socket_address
 
 _MAX_RTT = 10 * 65_536
 _MAX_REMB = 10_000_000_000
@@ -103,6 +107,8 @@ class OutletListener(Protocol):
 class Outlet:
     """One viewer's end of the fan-out.
 
+    What a fan-out advances stands in `state`, a bc_outlet (kernel.h), and only there.
+
     Counters: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets), `rtx_octets`, `nacks` (packets
     asked for), `plis` (PLI and FIR), `drops` (packets that did not leave), `rtcp_failures` (unreadable or forged),
     `rtcp_dropped` (over the rate).
@@ -115,23 +121,20 @@ class Outlet:
         "_highest",
         "_keyframe_asked_at",
         "_lost",
+        "_path",
+        "_records",
         "_sdes",
         "_settings",
-        "drops",
+        "_view",
         "extensions",
         "feedback",
         "header_word",
         "history",
-        "key_index",
         "listener",
         "nacks",
-        "octets",
         "pack_head",
         "pack_rtx",
-        "packets",
         "parameters",
-        "path",
-        "picture_id",
         "plis",
         "retransmissions",
         "rtcp_dropped",
@@ -140,13 +143,10 @@ class Outlet:
         "rtx_prefix",
         "rtx_sequence",
         "rtx_word",
-        "segmentation",
-        "sequence",
         "shape",
         "source",
         "srtp",
-        "timestamp",
-        "tl0",
+        "state",
     )
 
     def __init__(
@@ -160,11 +160,12 @@ class Outlet:
         randbelow: Callable[[int], int] = secrets.randbelow,
     ) -> None:
         self.parameters = parameters
-        self.path = path
         self.listener: OutletListener | None = None
         self.feedback = Feedback()
         self.srtp = SrtpSession(keys)
-        self.history = History(settings.history)
+        self.state, self._records = new_state(settings.history.frames)
+        self._view = memoryview(ffi.buffer(self._records))
+        self.history = History(self.state, settings.history)
         self._clock = clock
         self._settings = settings
         self._sdes = rtcp.source_description(parameters.ssrc, parameters.cname)
@@ -180,26 +181,64 @@ class Outlet:
         self.pack_head = head_packer(self.extensions.size)
         self.pack_rtx = rtx_packer(self.extensions.size)
 
+        state = self.state
+        if DIRECT:
+            state.srtp = ffi.cast("void *", int(srtp_ffi.cast("uintptr_t", self.srtp.context)))
+        state.ssrc = parameters.ssrc
+        state.payload_type = parameters.payload_type
+        state.tag_size = self.srtp.tag_size
+        state.extensions_size = self.extensions.size
+        state.time_at, state.transport_at = self.extensions.time_at, self.extensions.transport_at
+        block = self.extensions.at(0.0)
+        state.extensions[0 : len(block)] = block
+        state.segmentation = True
         # The lower half, because a number that wraps before the first packet arrives breaks SRTP at the receiver.
-        self.sequence = randbelow(32_768)
+        state.sequence = randbelow(32_768)
         self.rtx_sequence = randbelow(32_768)
-        self.picture_id = randbelow(32_768)
-        self.tl0 = randbelow(256)
-        self.key_index = randbelow(32)
-        self.timestamp = 0
-        self.segmentation = True
+        state.picture_id = randbelow(32_768)
+        state.tl0 = randbelow(256)
+        state.key_index = randbelow(32)
+        self._path = path
+        self._aim()
 
-        self.packets = self.octets = self.drops = 0
         self.retransmissions = self.rtx_octets = 0
         self.nacks = self.plis = 0
         self.rtcp_failures = self.rtcp_dropped = 0
-        self._highest = self.sequence - 1
+        self._highest = state.sequence - 1
         self._lost = 0
         self._keyframe_asked_at: float | None = None
         self._allowance = settings.rtcp_rate
         self._allowed_at: float | None = None
 
-    def begin(self, packets: PacketisedFrame, now: float, wall: float) -> tuple[bytes, bytes]:
+    @property
+    def path(self) -> Path:
+        """Where the viewer is now."""
+        return self._path
+
+    @path.setter
+    def path(self, path: Path) -> None:
+        if path is not self._path:
+            self._path = path
+            self._aim()
+
+    @property
+    def sequence(self) -> int:
+        """Extended number of the next media packet."""
+        return int(self.state.sequence)
+
+    @property
+    def packets(self) -> int:
+        return int(self.state.packets)
+
+    @property
+    def octets(self) -> int:
+        return int(self.state.octets)
+
+    @property
+    def drops(self) -> int:
+        return int(self.state.drops)
+
+    def begin(self, frame: EncodedFrame, serial: int, now: float, wall: float) -> tuple[bytes, bytes]:
         """Start a frame: advance what counts frames, remember it, and return what stands between sequence number and
         chunk in its first packet and in the others. `now` is monotonic, `wall` the same moment since 1970.
 
@@ -207,25 +246,46 @@ class Outlet:
         freezes players. The timestamp is the frame's own, except right after a switch to a rung that encodes later: a
         player must not see time stand still, so such a frame is one tick younger than the last.
         """
-        frame = packets.frame
-        layer = frame.layer
-        timestamp = frame.timestamp
-        if self.packets and (self.timestamp - timestamp) & 0xFFFFFFFF < RTP_CLOCK:
-            timestamp = (self.timestamp + 1) & 0xFFFFFFFF
-        self.timestamp = timestamp
-        self.picture_id = picture_id = (self.picture_id + 1) & 0x7FFF
+        state = self.state
+        layer, timestamp, recorded = frame.layer, frame.timestamp, state.recorded
+        if recorded and (state.timestamp - timestamp) & 0xFFFFFFFF < RTP_CLOCK:
+            timestamp = (state.timestamp + 1) & 0xFFFFFFFF
+        state.timestamp = timestamp
+        state.picture_id = picture_id = (state.picture_id + 1) & 0x7FFF
         if layer == 0:
-            self.tl0 = (self.tl0 + 1) & 0xFF
+            state.tl0 = (state.tl0 + 1) & 0xFF
             if frame.keyframe:
-                self.key_index = (self.key_index + 1) & 0x1F
-        last = layer << 6 | frame.sync << 5 | self.key_index
+                state.key_index = (state.key_index + 1) & 0x1F
+        tl0, last = state.tl0, layer << 6 | frame.sync << 5 | state.key_index
         picture = 0x8000 | picture_id
         pack, source, extensions = self.pack_head, self.source, self.extensions.at(wall)
-        head = pack(timestamp, source, extensions, FIRST, picture, self.tl0, last)
-        self.history.record((self.sequence, now, timestamp, packets, head))
-        if len(packets.chunks) == 1:
+        head = pack(timestamp, source, extensions, FIRST, picture, tl0, last)
+        size, place = len(frame.payload), recorded % state.capacity * RECORD.size
+        RECORD.pack_into(self._view, place, state.sequence, serial, now, timestamp, size, head[-DESCRIPTOR_SIZE:])
+        state.recorded = recorded + 1
+        if size <= CHUNK_SIZE:
             return head, head
-        return head, pack(timestamp, source, extensions, CONTINUATION, picture, self.tl0, last)
+        return head, pack(timestamp, source, extensions, CONTINUATION, picture, tl0, last)
+
+    def number_transport(self, buffer: memoryview, start: int) -> None:
+        """Write the next transport-wide sequence number into the packet that begins at `start`."""
+        state = self.state
+        struct.pack_into("!H", buffer, start + HEADER_SIZE + state.transport_at, state.transport_sequence)
+        state.transport_sequence = (state.transport_sequence + 1) & 0xFFFF
+
+    def _aim(self) -> None:
+        """Tell the kernel where the viewer is; over TCP and other ways that it does not know, Python sends."""
+        state, path = self.state, self._path
+        state.socket = NOBODYS
+        if path.is_tcp:
+            return
+        try:
+            address = socket_address(path.address)
+        except (OSError, ValueError):
+            return
+        state.address_size = len(address)
+        state.address[0 : len(address)] = address
+        state.socket = path.socket.fileno()
 
     def receive_rtcp(self, datagram: bytes, now: float) -> None:
         """Take a protected RTCP datagram of the viewer, at the monotonic time `now`. Never raises."""
@@ -311,6 +371,6 @@ class Outlet:
         self.nacks += len(lost)
         if self.parameters.rtx_payload_type is None or self.listener is None:
             return
-        chosen = self.history.choose(lost, following=self.sequence, octets=self.octets, now=now, rtt=self.feedback.rtt)
+        chosen = self.history.choose(lost, now=now, rtt=self.feedback.rtt)
         if chosen:
             self.listener.resend(self, chosen)

@@ -10,7 +10,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 from broadcaster.stream import EncodedFrame
 
@@ -19,7 +18,8 @@ MAX_DATAGRAM = 1200
 
 DESCRIPTOR_SIZE = 6
 HEADER_SIZE = 12
-_MAX_EXTENSIONS = 4 + 28
+_PROFILE_SIZE = 4
+_MAX_EXTENSIONS = _PROFILE_SIZE + 28
 OSN_SIZE = 2
 _MAX_TAG = 16
 MAX_MID = 16
@@ -37,22 +37,13 @@ CONTINUATION = 0x80F0
 """The same in its other packets, without S."""
 
 
-class PacketisedFrame(NamedTuple):
-    """One encoded frame in chunks of CHUNK_SIZE octets (the last one may be shorter), shared by all its viewers."""
-
-    frame: EncodedFrame
-    chunks: tuple[bytes, ...]
-
-
-def packetise(frame: EncodedFrame) -> PacketisedFrame:
+def packetise(frame: EncodedFrame) -> tuple[bytes, ...]:
     """Cut a VP8 frame into chunks of CHUNK_SIZE octets, the last one possibly shorter.
 
-    Equal sizes let the kernel cut one large send into datagrams (UDP_SEGMENT wants them so).
+    Equal sizes let the operating system cut one large send into datagrams (UDP_SEGMENT wants them so).
     """
     payload = frame.payload
-    return PacketisedFrame(
-        frame, tuple([payload[start : start + CHUNK_SIZE] for start in range(0, len(payload), CHUNK_SIZE)])
-    )
+    return tuple([payload[start : start + CHUNK_SIZE] for start in range(0, len(payload), CHUNK_SIZE)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,37 +53,47 @@ class ExtensionIds:
     abs_send_time: int | None = None
     mid: int | None = None
     playout_delay: int | None = None
+    transport_sequence: int | None = None
 
 
 class ExtensionBlock:
-    """The header extensions of one viewer, where only abs-send-time changes from frame to frame.
+    """The header extensions of one viewer, where only time and transport-wide sequence number change.
 
     abs-send-time: 24 bits, seconds in 6.18 fixed point (draft-alvestrand-rmcat-remb-03 section 4, and
     http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time). playout-delay: minimum and maximum in units of
-    10 ms, 12 bits each (http://www.webrtc.org/experiments/rtp-hdrext/playout-delay). mid: RFC 9143 section 15.
+    10 ms, 12 bits each (http://www.webrtc.org/experiments/rtp-hdrext/playout-delay). mid: RFC 9143 section 15. The
+    transport-wide sequence number: 16 bits (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 2).
+
+    `time_at` and `transport_at` tell where in the block the time and the number stand, 0 where not negotiated.
     """
 
     def __init__(self, ids: ExtensionIds, mid: str, playout_delay: tuple[int, int] = (0, 0)) -> None:
+        stamped = ids.abs_send_time is not None
         rest = b""
         if ids.playout_delay is not None:
             minimum, maximum = playout_delay
             rest += bytes([ids.playout_delay << 4 | 2]) + (minimum << 12 | maximum).to_bytes(3, "big")
         if ids.mid is not None and 0 < len(mid.encode()) <= MAX_MID:
             rest += bytes([ids.mid << 4 | len(mid.encode()) - 1]) + mid.encode()
+        self.time_at = self.transport_at = 0
+        if stamped:
+            self.time_at = _PROFILE_SIZE + 1
+        if ids.transport_sequence is not None:
+            self.transport_at = _PROFILE_SIZE + (4 if stamped else 0) + len(rest) + 1
+            rest += bytes([ids.transport_sequence << 4 | 1, 0, 0])
         rest += bytes(-len(rest) % 4)
-        words = (len(rest) + (4 if ids.abs_send_time is not None else 0)) // 4
+        words = (len(rest) + (4 if stamped else 0)) // 4
         self.present = words > 0
-        self._stamped = ids.abs_send_time is not None
         self._word = (ids.abs_send_time or 0) << 28 | 2 << 24
         self._pack = struct.Struct(f"!HHI{len(rest)}s").pack
         self._words = words
         self._rest = rest
         self._fixed = struct.pack("!HH", _ONE_BYTE_PROFILE, words) + rest if self.present else b""
-        self.size = 4 + 4 * words if self.present else 0
+        self.size = _PROFILE_SIZE + 4 * words if self.present else 0
 
     def at(self, wall: float) -> bytes:
-        """The whole extension block of a packet that is sent at `wall` seconds since 1970."""
-        if not self._stamped:
+        """The block, without a transport-wide number, of a packet that is sent at `wall` seconds since 1970."""
+        if not self.time_at:
             return self._fixed
         return self._pack(_ONE_BYTE_PROFILE, self._words, self._word | int(wall * 262_144) & 0xFFFFFF, self._rest)
 

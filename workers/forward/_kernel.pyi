@@ -1,0 +1,6 @@
+"""The compiled kernel; kernel.h says what is in it."""
+
+from typing import Any
+
+ffi: Any
+lib: Any

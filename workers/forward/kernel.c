@@ -1,0 +1,336 @@
+/* The fan-out kernel: one encoded frame to many viewers in one call, without Python.
+
+   The twin in fanout.py says the same in Python, byte for byte; formats and constants are explained in packets.py.
+   Nobody's failure reaches anybody else: what a viewer could not be sent is counted in its own `drops`. */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "kernel.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
+enum {
+    HEADER = 12,
+    DESCRIPTOR = 6,
+    CHUNK = 1132,               /* packets.CHUNK_SIZE */
+    RUN = 48,                   /* fanout.MAX_BATCH: datagrams of one viewer in one send */
+    MAX_EXTENSIONS = 32,
+    MAX_PREFIX = HEADER + MAX_EXTENSIONS + DESCRIPTOR,
+    MAX_TAG = 16,
+    MAX_STRIDE = MAX_PREFIX + CHUNK + MAX_TAG,
+    MAX_PACKETS = 4096,         /* of a frame: more than the frame link carries */
+    MESSAGES = 64,              /* in one sendmmsg */
+    ARENA = 192 * 1024,         /* stays in the second-level cache */
+    TRAILER = 144 + 16,         /* libsrtp's SRTP_MAX_TRAILER_LEN, should it ever write more than its tag */
+    RTP_CLOCK = 90000,
+    PATIENCE = 3000000          /* nanoseconds that one call waits for full socket buffers, in all */
+};
+
+typedef int (*protect_function)(void *context, void *packet, int *size);
+
+/* A run of packets to one viewer: all of `stride` octets but the last one, which may be shorter. */
+typedef struct {
+    bc_outlet *outlet;
+    uint32_t packets;
+    uint32_t stride;
+    uint32_t overhead;          /* octets of a packet that are not RTP payload */
+} run;
+
+struct bc_kernel {
+    protect_function protect;
+    int socket;
+    uint32_t messages;
+    uint32_t used;              /* octets of the arena */
+    int64_t patience;
+    int64_t sent;
+    struct mmsghdr headers[MESSAGES];
+    struct iovec vectors[MESSAGES];
+    run runs[MESSAGES];
+    _Alignas(struct cmsghdr) uint8_t ancillary[MESSAGES][CMSG_SPACE(sizeof(uint16_t))];
+    uint8_t arena[ARENA + TRAILER];
+};
+
+_Static_assert(RUN <= MESSAGES && RUN * MAX_STRIDE <= ARENA && RUN * MAX_STRIDE <= 65507, "a run fits everywhere");
+
+static void put16(uint8_t *at, uint32_t value) {
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+}
+
+static void put32(uint8_t *at, uint32_t value) {
+    put16(at, value >> 16);
+    put16(at + 2, value);
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+bc_kernel *bc_open(void *protect) {
+    bc_kernel *kernel = calloc(1, sizeof *kernel);
+    if (kernel == NULL)
+        return NULL;
+    memcpy(&kernel->protect, &protect, sizeof protect);
+    for (int number = 0; number < MESSAGES; number++) {
+        struct msghdr *header = &kernel->headers[number].msg_hdr;
+        header->msg_iov = &kernel->vectors[number];
+        header->msg_iovlen = 1;
+        struct cmsghdr *segments = (struct cmsghdr *)kernel->ancillary[number];
+        segments->cmsg_level = IPPROTO_UDP;
+        segments->cmsg_type = UDP_SEGMENT;
+        segments->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    }
+    return kernel;
+}
+
+void bc_close(bc_kernel *kernel) { free(kernel); }
+
+static void credit(bc_kernel *kernel, bc_outlet *outlet, uint32_t packets, uint64_t octets) {
+    outlet->packets += packets;
+    outlet->octets += octets;
+    kernel->sent += packets;
+}
+
+/* Wait until the socket takes more, as long as this call may still wait. */
+static int wait_for_room(bc_kernel *kernel) {
+    if (kernel->patience <= 0)
+        return 0;
+    struct pollfd entry = {.fd = kernel->socket, .events = POLLOUT};
+    int64_t before = nanoseconds();
+    int ready = poll(&entry, 1, (int)((kernel->patience + 999999) / 1000000));
+    /* At least a microsecond, so that a socket that is ready and refuses cannot hold us. */
+    kernel->patience -= nanoseconds() - before + 1000;
+    return ready > 0;
+}
+
+/* A run, one datagram at a time. */
+static void send_singly(bc_kernel *kernel, uint32_t number) {
+    const run *run = &kernel->runs[number];
+    const struct iovec *vector = &kernel->vectors[number];
+    bc_outlet *outlet = run->outlet;
+    for (size_t start = 0; start < vector->iov_len; start += run->stride) {
+        size_t size = vector->iov_len - start < run->stride ? vector->iov_len - start : run->stride;
+        ssize_t sent;
+        do
+            sent = sendto(kernel->socket, (uint8_t *)vector->iov_base + start, size, MSG_DONTWAIT,
+                          (const struct sockaddr *)outlet->address, outlet->address_size);
+        while (sent < 0 && (errno == EINTR || ((errno == EAGAIN || errno == EWOULDBLOCK) && wait_for_room(kernel))));
+        if (sent < 0)
+            outlet->drops++;
+        else
+            credit(kernel, outlet, 1, size - run->overhead);
+    }
+}
+
+static int refuses_segments(int error) {
+    return error == EINVAL || error == EIO || error == EMSGSIZE || error == EOPNOTSUPP;
+}
+
+/* Send everything that was gathered for the current socket. */
+static void flush(bc_kernel *kernel) {
+    uint32_t done = 0;
+    while (done < kernel->messages) {
+        int sent = sendmmsg(kernel->socket, kernel->headers + done, kernel->messages - done, MSG_DONTWAIT);
+        for (; sent > 0; sent--, done++) {
+            const run *run = &kernel->runs[done];
+            uint64_t octets = kernel->vectors[done].iov_len - (uint64_t)run->packets * run->overhead;
+            credit(kernel, run->outlet, run->packets, octets);
+        }
+        if (sent == 0)
+            continue;
+        if (errno == EINTR)
+            continue;
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            if (wait_for_room(kernel))
+                continue;
+            for (; done < kernel->messages; done++)
+                kernel->runs[done].outlet->drops += kernel->runs[done].packets;
+            break;
+        }
+        if (kernel->runs[done].packets > 1 && refuses_segments(errno)) {
+            kernel->runs[done].outlet->segmentation = 0;
+            send_singly(kernel, done);
+        } else {
+            kernel->runs[done].outlet->drops += kernel->runs[done].packets;
+        }
+        done++;
+    }
+    kernel->messages = 0;
+    kernel->used = 0;
+}
+
+static void gather(bc_kernel *kernel, bc_outlet *outlet, uint8_t *data, uint32_t size, uint32_t packets,
+                   uint32_t stride, uint32_t overhead) {
+    uint32_t number = kernel->messages++;
+    struct msghdr *header = &kernel->headers[number].msg_hdr;
+    kernel->vectors[number] = (struct iovec){.iov_base = data, .iov_len = size};
+    kernel->runs[number] = (run){outlet, packets, stride, overhead};
+    header->msg_name = outlet->address;
+    header->msg_namelen = outlet->address_size;
+    if (packets > 1) {
+        uint16_t segment = (uint16_t)stride;
+        memcpy(CMSG_DATA((struct cmsghdr *)kernel->ancillary[number]), &segment, sizeof segment);
+        header->msg_control = kernel->ancillary[number];
+        header->msg_controllen = sizeof kernel->ancillary[number];
+    } else {
+        header->msg_control = NULL;
+        header->msg_controllen = 0;
+    }
+}
+
+/* Whether the state can be used without leaving any array. */
+static int is_sound(const bc_outlet *outlet) {
+    uint32_t size = outlet->extensions_size;
+    return outlet->srtp != NULL && outlet->records != NULL && outlet->capacity > 0 && size <= MAX_EXTENSIONS &&
+           size % 4 == 0 && outlet->tag_size <= MAX_TAG &&
+           (outlet->time_at == 0 || outlet->time_at + 3u <= size) &&
+           (outlet->transport_at == 0 || outlet->transport_at + 2u <= size) && outlet->payload_type < 128 &&
+           outlet->address_size >= sizeof(struct sockaddr_in) && outlet->address_size <= sizeof outlet->address;
+}
+
+/* Advance what counts frames, remember the frame, and write what stands in front of its first chunk. */
+static uint32_t begin(bc_outlet *outlet, const bc_frame *frame, uint8_t *prefix) {
+    uint32_t timestamp = frame->timestamp;
+    if (outlet->recorded && outlet->timestamp - timestamp < RTP_CLOCK)
+        timestamp = outlet->timestamp + 1;
+    outlet->timestamp = timestamp;
+    outlet->picture_id = (outlet->picture_id + 1) & 0x7FFF;
+    if (frame->layer == 0) {
+        outlet->tl0++;
+        if (frame->keyframe)
+            outlet->key_index = (outlet->key_index + 1) & 0x1F;
+    }
+
+    uint32_t extensions = outlet->extensions_size;
+    prefix[0] = extensions ? 0x90 : 0x80;
+    prefix[1] = outlet->payload_type;
+    put32(prefix + 4, timestamp);
+    put32(prefix + 8, outlet->ssrc);
+    memcpy(prefix + HEADER, outlet->extensions, extensions);
+    if (outlet->time_at) {
+        double now = frame->now;
+        if (!frame->frozen) {
+            struct timespec time;
+            clock_gettime(CLOCK_MONOTONIC, &time);
+            now = (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+        }
+        double wall = now + frame->offset;
+        uint32_t stamp = wall > 0.0 && wall < 1e12 ? (uint32_t)((uint64_t)(wall * 262144.0) & 0xFFFFFF) : 0;
+        uint8_t *at = prefix + HEADER + outlet->time_at;
+        at[0] = (uint8_t)(stamp >> 16);
+        put16(at + 1, stamp);
+    }
+    uint8_t *descriptor = prefix + HEADER + extensions;
+    descriptor[0] = 0x90;
+    descriptor[1] = 0xF0;
+    put16(descriptor + 2, 0x8000u | outlet->picture_id);
+    descriptor[4] = outlet->tl0;
+    descriptor[5] = (uint8_t)(frame->layer << 6 | frame->sync << 5 | outlet->key_index);
+
+    bc_record *record = &outlet->records[outlet->recorded++ % outlet->capacity];
+    record->first = outlet->sequence;
+    record->serial = frame->serial;
+    record->at = frame->now;
+    record->timestamp = timestamp;
+    record->size = frame->size;
+    memcpy(record->descriptor, descriptor, DESCRIPTOR);
+    return HEADER + extensions + DESCRIPTOR;
+}
+
+/* Build and protect the packets of one run in the arena; 0 when the cipher refused one, which drops the run. */
+static int build(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame, uint32_t index, uint32_t packets,
+                 uint8_t *prefix, uint32_t prefix_size, uint32_t *size) {
+    uint8_t *start = kernel->arena + kernel->used, *packet = start;
+    uint64_t sequence = outlet->sequence;
+    uint16_t transport_sequence = outlet->transport_sequence;
+    outlet->sequence += packets;
+    if (outlet->transport_at)
+        outlet->transport_sequence = (uint16_t)(transport_sequence + packets);
+    for (uint32_t number = index; number < index + packets; number++) {
+        uint32_t offset = number * CHUNK;
+        uint32_t left = frame->size - offset, chunk = left < CHUNK ? left : CHUNK;
+        prefix[1] = outlet->payload_type | (left <= CHUNK ? 0x80 : 0);
+        put16(prefix + 2, (uint32_t)(sequence++ & 0xFFFF));
+        prefix[prefix_size - DESCRIPTOR] = number == 0 ? 0x90 : 0x80;
+        if (outlet->transport_at)
+            put16(prefix + HEADER + outlet->transport_at, transport_sequence++);
+        memcpy(packet, prefix, prefix_size);
+        memcpy(packet + prefix_size, frame->payload + offset, chunk);
+        int plain = (int)(prefix_size + chunk), protected = plain;
+        if (kernel->protect(outlet->srtp, packet, &protected) || protected != plain + outlet->tag_size)
+            return 0;
+        packet += protected;
+    }
+    *size = (uint32_t)(packet - start);
+    return 1;
+}
+
+static void send_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame, uint32_t total) {
+    uint8_t prefix[MAX_PREFIX];
+    uint32_t prefix_size = begin(outlet, frame, prefix);
+    uint32_t stride = prefix_size + CHUNK + outlet->tag_size;
+    uint32_t overhead = prefix_size - DESCRIPTOR + outlet->tag_size;
+    for (uint32_t index = 0; index < total; index += RUN) {
+        uint32_t packets = total - index < RUN ? total - index : RUN;
+        if (kernel->messages + (outlet->segmentation ? 1 : packets) > MESSAGES ||
+            kernel->used + packets * stride > ARENA)
+            flush(kernel);
+        uint8_t *data = kernel->arena + kernel->used;
+        uint32_t size;
+        if (!build(kernel, outlet, frame, index, packets, prefix, prefix_size, &size)) {
+            outlet->drops += packets;
+            continue;
+        }
+        kernel->used += size;
+        if (outlet->segmentation)
+            gather(kernel, outlet, data, size, packets, stride, overhead);
+        else
+            for (uint32_t start = 0; start < size; start += stride)
+                gather(kernel, outlet, data + start, size - start < stride ? size - start : stride, 1, stride,
+                       overhead);
+    }
+}
+
+int64_t bc_send(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame,
+                uint32_t *skipped) {
+    *skipped = 0;
+    if (frame->payload == NULL || frame->size == 0 || frame->size > (uint32_t)MAX_PACKETS * CHUNK || frame->layer > 3 ||
+        frame->sync > 1)
+        return -1;
+    uint32_t total = (frame->size + CHUNK - 1) / CHUNK;
+    kernel->sent = 0;
+    kernel->patience = PATIENCE;
+    for (uint32_t number = 0; number < count; number++) {
+        bc_outlet *outlet = outlets[number];
+        if (outlet->socket < 0) {
+            ++*skipped;
+            continue;
+        }
+        if (!is_sound(outlet)) {
+            outlet->drops += total;
+            continue;
+        }
+        if (outlet->socket != kernel->socket) {
+            flush(kernel);
+            kernel->socket = outlet->socket;
+        }
+        send_to(kernel, outlet, frame, total);
+    }
+    flush(kernel);
+    return kernel->sent;
+}

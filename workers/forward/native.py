@@ -1,0 +1,97 @@
+"""NativeFanout: the fan-out by the C kernel, and the choice between it and its twin in Python."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pylibsrtp._binding import ffi as srtp_ffi
+from pylibsrtp._binding import lib as srtp_lib
+
+from broadcaster.errors import ConfigurationError
+from broadcaster.stream import EncodedFrame
+from workers.forward.clock import WallClock
+from workers.forward.fanout import Audience, Fanout, PythonFanout
+from workers.forward.history import LostPacket
+from workers.forward.outlet import Outlet
+from workers.forward.srtp import DIRECT
+from workers.forward.state import ffi, lib
+
+log = logging.getLogger(__name__)
+
+CHOICE = "BEAMCAST_FANOUT"
+"""The environment variable that forces a fan-out: "native" or "python"."""
+
+
+def obstacle() -> str | None:
+    """Why the kernel cannot be used here; None when it can."""
+    if lib is None:
+        return "the C kernel was not built"
+    if not DIRECT:
+        return "libsrtp's srtp_protect has another signature than version 2's"
+    return None
+
+
+class NativeFanout:
+    """The fan-out by the kernel (kernel.c). What the kernel does not know (TCP, retransmissions) its twin does, out of
+    the same states.
+
+    Another clock than `time.monotonic` is read once for each frame, not for each viewer.
+
+    Raises ConfigurationError where there is no kernel.
+    """
+
+    def __init__(self, clock: WallClock, monotonic: Callable[[], float] = time.monotonic) -> None:
+        if (reason := obstacle()) is not None:
+            raise ConfigurationError(f"The native fan-out cannot be used: {reason}; set {CHOICE}=python.")
+        protect = ffi.cast("void *", int(srtp_ffi.cast("uintptr_t", srtp_ffi.addressof(srtp_lib, "srtp_protect"))))
+        kernel = lib.bc_open(protect)
+        if kernel == ffi.NULL:
+            raise MemoryError("no memory for the fan-out kernel")
+        self._kernel = ffi.gc(kernel, lib.bc_close)
+        self._send = lib.bc_send
+        self._monotonic = monotonic
+        self._twin = PythonFanout(clock, monotonic)
+        self._frame: Any = ffi.new("bc_frame *", {"offset": clock.offset, "frozen": monotonic is not time.monotonic})
+        self._skipped = ffi.new("uint32_t *")
+
+    def send(self, frame: EncodedFrame, outlets: Audience) -> int:
+        now = self._monotonic()
+        shape, payload, skipped = self._frame, frame.payload, self._skipped
+        shape.serial = serial = self._twin.shelf.put(frame, now)
+        shape.now = now
+        shape.payload = memory = ffi.from_buffer("uint8_t[]", payload)
+        shape.size = len(payload)
+        shape.timestamp = frame.timestamp
+        shape.keyframe, shape.layer, shape.sync = frame.keyframe, frame.layer, frame.sync
+        sent: int = self._send(self._kernel, outlets.states, len(outlets), shape, skipped)
+        ffi.release(memory)
+        if sent < 0:
+            log.warning("a frame of %d octets on layer %d cannot be sent", len(payload), frame.layer)
+            return 0
+        if skipped[0]:
+            others = [outlet for outlet in outlets if outlet.state.socket < 0]
+            sent += self._twin.send_shelved(frame, serial, now, others)
+        return sent
+
+    def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
+        return self._twin.resend(outlet, lost)
+
+
+def default_fanout(clock: WallClock) -> Fanout:
+    """The fan-out that the environment asks for, or else the fastest there is.
+
+    Raises ConfigurationError when BEAMCAST_FANOUT asks for what is not there.
+    """
+    choice = os.environ.get(CHOICE, "")
+    if choice not in {"", "native", "python"}:
+        raise ConfigurationError(f"{CHOICE} is {choice!r}; it can be native or python.")
+    reason = obstacle()
+    if choice == "native" or (not choice and reason is None):
+        log.info("packets are sent by the C kernel")
+        return NativeFanout(clock)
+    log.info("packets are sent by Python: %s", reason or f"{CHOICE} says so")
+    return PythonFanout(clock)

@@ -1,0 +1,46 @@
+"""The sending state of a viewer, in memory that Python and the kernel share."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path as File
+from typing import Any
+
+ffi: Any
+lib: Any
+try:
+    from workers.forward._kernel import ffi, lib
+except ImportError:
+    from cffi import FFI
+
+    ffi, lib = FFI(), None
+    ffi.cdef((File(__file__).parent / "kernel.h").read_text())
+
+RECORD = struct.Struct("@QQdII6s2x")
+"""bc_record: first, serial, at, timestamp, size, descriptor."""
+
+assert ffi.sizeof("bc_record") == RECORD.size
+
+NOBODYS = -1
+"""The socket of a viewer that is not reached by datagrams."""
+
+
+def new_state(frames: int) -> tuple[Any, Any]:
+    """A bc_outlet that remembers so many frames, and its ring of bc_record; both are to be kept alive together."""
+    records = ffi.new("bc_record[]", frames)
+    return ffi.new("bc_outlet *", {"records": records, "capacity": frames}), records
+
+
+def socket_address(address: Any) -> bytes:
+    """`address`, as recvfrom gives it, as the kernel's sockaddr_in or sockaddr_in6.
+
+    Raises OSError or ValueError for a host that is no address.
+    """
+    host, port = address[:2]
+    number = struct.pack("!H", port)
+    if len(address) == 2:
+        return struct.pack("=H2s4s8x", socket.AF_INET, number, socket.inet_pton(socket.AF_INET, host))
+    _, _, flow, scope = address
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return struct.pack("=H2s4s16sI", socket.AF_INET6, number, flow.to_bytes(4, "big"), packed, scope)
