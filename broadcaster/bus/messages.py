@@ -250,7 +250,7 @@ class Connected(msgspec.Struct, kw_only=True):
 
 
 class Left(msgspec.Struct, kw_only=True):
-    """A session ended; `reason` is one of deleted, closed, timeout, failed, stopped, lost."""
+    """A session ended; `reason` is one of deleted, closed, timeout, failed, stopped."""
 
     reason: str
     duration: float
