@@ -145,10 +145,10 @@ class House:
         self.stack.push_async_callback(worker.close)
         return worker
 
-    async def gateway(self, name: str = "g-1") -> str:
+    async def gateway(self, name: str = "g-1", **changed: Any) -> str:
         """Start a gateway, and return its URL when its lease stands."""
         shutdown = self.shutdowns[name] = Shutdown()
-        settings = GatewaySettings(id=name, port=0, redis_url=self.redis.url)
+        settings = GatewaySettings(id=name, port=0, redis_url=self.redis.url, **changed)
         task = asyncio.create_task(serve(settings, shutdown))
 
         async def stop() -> None:
@@ -190,6 +190,17 @@ async def until(check: Callable[[], Awaitable[Any]], *, limit: float = 10.0) -> 
 async def house(redis_server: RedisServer) -> AsyncIterator[House]:  # noqa: F811
     async with House(redis_server).running() as house:
         yield house
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /whep/main HTTP/1.1\r\nHost: x\r\nX: "], ids=["nothing", "half"])
+async def test_a_connection_without_a_whole_request_is_hung_up(house: House, said: bytes) -> None:
+    url = await house.gateway(idle=0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+    writer.write(said)
+    async with asyncio.timeout(5.0):
+        assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_any_gateway_serves_any_session(house: House) -> None:

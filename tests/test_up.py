@@ -80,6 +80,11 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
 
 
+def children_named(name: str, pid: int) -> set[int]:
+    """The processes that `pid` started with `name` in their command line."""
+    return {child for child in family(pid) if name.encode() in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
 async def test_up_plays_and_leaves_nothing_running() -> None:
     async with running_up("--workers", "2", "--stream", "demo", "--udp-ports", "0") as (process, url):
         async with aiohttp.ClientSession() as http, AiortcViewer(http, url, "demo") as viewer:
@@ -120,6 +125,38 @@ async def test_an_ended_worker_is_started_again() -> None:
         await worker_other_than({first})
         async with AiortcViewer(http, url, "main") as viewer:
             await viewer.until(5)
+
+
+async def test_any_free_port_is_said_and_a_redis_that_ends_is_started_again() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *BEAMCAST,
+        *("up", "pattern:320x180@15", "--workers", "1", "--port", "0", "--udp-ports", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(40), aiohttp.ClientSession() as http:
+            url = (await process.stdout.readline()).decode().split()[3]
+
+            async def a_worker_answers() -> None:
+                status = 0
+                while status != 422:  # which is what a worker makes of this offer
+                    await asyncio.sleep(0.05)
+                    sdp = {"Content-Type": "application/sdp"}
+                    async with http.post(f"{url}whep/main", data="v=0", headers=sdp) as response:
+                        status = response.status
+
+            await a_worker_answers()
+            (redis,) = children_named("redis-server", process.pid)
+            os.kill(redis, signal.SIGKILL)
+            while not children_named("redis-server", process.pid) - {redis}:
+                await asyncio.sleep(0.05)
+            await a_worker_answers()
+    finally:
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(15):
+            await process.wait()
 
 
 def test_a_port_in_use_is_one_clear_line() -> None:
