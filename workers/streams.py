@@ -30,10 +30,17 @@ class Feed:
     """Frames of one stream for all its viewers in this worker."""
 
     def __init__(
-        self, stream: str, locate: Locate, fanout: Fanout, *, on_description: Callable[[StreamDescription], None]
+        self,
+        stream: str,
+        locate: Locate,
+        fanout: Fanout,
+        *,
+        on_description: Callable[[StreamDescription], None],
+        on_frame: Callable[[], None] = lambda: None,
     ) -> None:
         self.stream = stream
         self._on_description = on_description
+        self._on_frame = on_frame
         self.link = LinkClient(
             stream,
             lambda: locate(stream),
@@ -91,6 +98,7 @@ class Feed:
         self._on_description(description)
 
     def _frame(self, frame: EncodedFrame) -> None:
+        self._on_frame()
         self.forwarder.frame(frame)
 
     def _down(self) -> None:
@@ -106,11 +114,13 @@ class Feeds:
         fanout: Fanout,
         *,
         on_description: Callable[[StreamDescription], None],
+        on_frame: Callable[[], None] = lambda: None,
         settings: FeedSettings | None = None,
     ) -> None:
         self._locate = locate
         self._fanout = fanout
         self._on_description = on_description
+        self._on_frame = on_frame
         self._settings = settings or FeedSettings()
         self._feeds: dict[str, Feed] = {}
         self._users: dict[str, int] = {}
@@ -121,7 +131,9 @@ class Feeds:
         """The feed of `stream`, counted as used until `release`; StreamNotLiveError when there is none."""
         feed = self._feeds.get(stream)
         if feed is None:
-            feed = self._feeds[stream] = Feed(stream, self._locate, self._fanout, on_description=self._on_description)
+            feed = self._feeds[stream] = Feed(
+                stream, self._locate, self._fanout, on_description=self._on_description, on_frame=self._on_frame
+            )
             feed.start()
         self._users[stream] = self._users.get(stream, 0) + 1
         if timer := self._closing.pop(stream, None):

@@ -67,6 +67,8 @@ class Viewer(AsyncIOEventEmitter):
         self.id = id
         self.stream = feed.stream
         self.since = time.time()
+        self.playing = False
+        """Whether media has left between the last two ticks."""
         self._worker = worker
         self._offer = offer
         self._remote_ufrag = offer.ufrag
@@ -194,9 +196,17 @@ class Viewer(AsyncIOEventEmitter):
             self._feed.forwarder.reselect(self._outlet)
 
     def tick(self, now: float) -> None:
-        """Once a second: measure, decide, publish. `now` is monotonic seconds."""
+        """Once a second: measure, decide, publish. `now` is monotonic seconds.
+
+        While no media leaves there is nothing to decide, and nothing to tell after the one time that the bitrate is 0.
+        """
         outlet = self._outlet
-        if outlet is None or not outlet.packets:
+        if outlet is None:
+            return
+        before = self._sent[1]
+        self.playing = outlet.octets + outlet.rtx_octets > before
+        if not self.playing and not self._bitrate:
+            self._sent = (now, before)
             return
         sample = self._measure(outlet, now)
         decision = self.adapter.update(now, sample)

@@ -49,7 +49,7 @@ class WorkerSettings:
     """Viewers that the worker takes."""
     tick: float = 1.0
     """Seconds between two looks at every viewer: sender reports, adaptation, stats."""
-    refresh: int = 5
+    refresh: int = 15
     """Ticks between two renewals of the sessions' records."""
     drain: float = 10.0
     """Seconds over which a draining worker sends its viewers away."""
@@ -67,7 +67,9 @@ class Worker:
         self._endpoint = endpoint
         self._bus = bus
         self._clock = WallClock.anchored()
-        self._feeds = Feeds(self._locate, default_fanout(self._clock), on_description=self._described)
+        self._feeds = Feeds(
+            self._locate, default_fanout(self._clock), on_description=self._described, on_frame=endpoint.stir
+        )
         self._state: WorkerState = "ready"
         self._joining = 0
         self._since = time.time()
@@ -221,6 +223,7 @@ class Worker:
             feed.forwarder.tick(now)
         for viewer in list(self.viewers.values()):
             _alone(viewer, viewer.tick, now)
+        self._endpoint.calm = not any(viewer.playing for viewer in self.viewers.values())
         self._ticks += 1
         if self.viewers and self._ticks % self.settings.refresh == 0:
             self._later(self._bus.refresh_sessions(list(self.viewers)))

@@ -123,6 +123,7 @@ class Outlet:
         "_lost",
         "_path",
         "_records",
+        "_reported",
         "_sdes",
         "_settings",
         "_view",
@@ -206,6 +207,7 @@ class Outlet:
         self.rtcp_failures = self.rtcp_dropped = 0
         self._highest = state.sequence - 1
         self._lost = 0
+        self._reported = (0, 0)
         self._keyframe_asked_at: float | None = None
         self._allowance = settings.rtcp_rate
         self._allowed_at: float | None = None
@@ -304,9 +306,10 @@ class Outlet:
         self._apply(compound, now)
 
     def report(self, now: float) -> None:
-        """Send a sender report, once there is something to report on."""
-        if not self.packets:
+        """Send a sender report, if packets have left since the one before the last (RFC 3550 section 6.4)."""
+        if self.packets == self._reported[0]:
             return
+        self._reported = (self._reported[1], self.packets)
         clock = self._clock
         report = rtcp.sender_report(
             self.parameters.ssrc,

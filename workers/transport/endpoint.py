@@ -46,6 +46,9 @@ class Endpoint:
         self._tcp: dict[str, asyncio.Server] = {}
         self._binding = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
+        self._pausing: asyncio.TimerHandle | None = None
+        self.calm = False
+        """Whether no media flows, so that what comes in may wait a little longer. Whoever knows says so."""
         self.port = 0
         self.fingerprint = self._certificate.fingerprint
         """sha-256 of the one certificate, "AB:CD:…"."""
@@ -104,7 +107,16 @@ class Endpoint:
         us, or the viewer said goodbye), timeout (no consent for 15 s), failed (no connection within 20 s, a failed
         handshake, or an exception in a callback). Raises OfferError for a fingerprint that cannot be verified.
         """
-        return self._mux.accept(remote_fingerprint, on_connected, on_rtcp, on_closed)
+        peer = self._mux.accept(remote_fingerprint, on_connected, on_rtcp, on_closed)
+        self.stir()
+        return peer
+
+    def stir(self) -> None:
+        """End the calm: media flows, or a viewer is about to connect."""
+        if self.calm:
+            self.calm = False
+            if self._pausing is not None:
+                self._look()
 
     async def close(self) -> None:
         """Say goodbye to every peer and free the port."""
@@ -144,6 +156,8 @@ class Endpoint:
         return bool(self._udp)
 
     def _release(self) -> None:
+        if self._pausing is not None:
+            self._pausing.cancel()
         for local in self._udp.values():
             self._loop.remove_reader(local.fileno())
             local.close()
@@ -172,7 +186,8 @@ class Endpoint:
             undo.pop_all()
         self._udp[address] = datagrams
         self.port = port
-        self._loop.add_reader(datagrams.fileno(), self._readable, datagrams)
+        if self._pausing is None:
+            self._loop.add_reader(datagrams.fileno(), self._readable, datagrams)
 
     def _prepare(self, datagrams: socket.socket) -> None:
         datagrams.setblocking(False)
@@ -180,13 +195,42 @@ class Endpoint:
         datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer)
 
     def _readable(self, datagrams: socket.socket) -> None:
+        more = self._read(datagrams)
+        pause = 0.0 if more else self._pause()
+        if pause:
+            for one in self._udp.values():
+                self._loop.remove_reader(one.fileno())
+            self._pausing = self._loop.call_later(pause, self._look)
+
+    def _look(self) -> None:
+        """The pause is over. Another follows while there is something to read each time."""
+        assert self._pausing is not None
+        self._pausing.cancel()
+        before = self._mux.statistics.datagrams
+        more = [self._read(datagrams) for datagrams in self._udp.values()]
+        pause = 0.0 if any(more) or self._mux.statistics.datagrams == before else self._pause()
+        if pause:
+            self._pausing = self._loop.call_later(pause, self._look)
+            return
+        self._pausing = None
+        for datagrams in self._udp.values():
+            self._loop.add_reader(datagrams.fileno(), self._readable, datagrams)
+
+    def _pause(self) -> float:
+        if self._mux.connecting:
+            return 0.0
+        return self._settings.calm_pause if self.calm else self._settings.pause
+
+    def _read(self, datagrams: socket.socket) -> bool:
+        """Take what waits; whether there may be more."""
         mux = self._mux
         size = self._settings.datagram_size + 1  # a datagram that fills this was too large
         for _ in range(self._settings.drain):
             try:
                 data, address = datagrams.recvfrom(size)
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except OSError:
                 continue  # an ICMP error about some viewer; the others' datagrams wait behind it
             mux.datagram(data, UdpPath(datagrams, address, mux.statistics))
+        return True

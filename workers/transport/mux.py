@@ -33,6 +33,11 @@ class TransportSettings:
     """Larger ones are dropped. A ClientHello datagram has up to 1408 bytes, media less than an Ethernet frame."""
     drain: int = 64
     """Datagrams that one wake-up takes from a socket before others have their turn."""
+    pause: float = 0.005
+    """Between two looks at the sockets while media flows: a wake-up for each report costs more than the report. So long
+    may a NACK wait. While any viewer connects there is no pause."""
+    calm_pause: float = 0.2
+    """The same while no media flows, when checks and reports are all that comes."""
     receive_buffer: int = 4 << 20
     send_buffer: int = 4 << 20
     handshake_queue: int = 32
@@ -89,6 +94,8 @@ class Mux:
         self.flows: dict[Address, TcpFlow] = {}
         self.ending: set[asyncio.Future[None]] = set()
         """Tasks of peers that are closed already."""
+        self.connecting = 0
+        """Peers between the answer and the end of the handshake."""
 
     def accept(
         self,
@@ -99,6 +106,7 @@ class Mux:
     ) -> PeerTransport:
         peer = PeerTransport(self, remote_fingerprint, on_connected, on_rtcp, on_closed)
         self.peers.add(peer)
+        self.connecting += 1
         return peer
 
     def datagram(self, data: bytes, path: Path) -> None:

@@ -113,6 +113,8 @@ class PeerTransport:
         """End the connection: DTLS close_notify, then `on_closed(reason)`. Later calls do nothing."""
         if self.state == "closed":
             return
+        if self.state != "connected":
+            self._mux.connecting -= 1
         self.state = "closed"
         ending: list[asyncio.Future[None]] = []
         if self._handshake is not None and not self._handshake.done():
@@ -203,6 +205,7 @@ class PeerTransport:
                 self.close("failed")
                 return
             self.state = "connected"
+            self._mux.connecting -= 1
             self.alive()
             self._on_connected(keys)
         except Exception:
