@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import secrets
-import string
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_ICE_CHARACTERS = string.ascii_letters + string.digits + "+/"
-_UFRAG_LENGTH = 8
-_PASSWORD_LENGTH = 24
-"""RFC 8445, section 5.3 wants 128 bits at least: 24 characters of 6 bits have 144."""
+_UFRAG_SIZE = 6
+_PASSWORD_SIZE = 18
+"""Bytes. RFC 8445, section 5.3 wants 128 bits at least, these are 144."""
 _TCP_GRACE = 5.0
 """Seconds that a viewer has to come back when the TCP connection in use was hung up."""
 
 State = Literal["new", "checking", "connecting", "connected", "closed"]
 
 
-def _random(length: int) -> str:
-    return "".join(secrets.choice(_ICE_CHARACTERS) for _ in range(length))
+def _random(size: int) -> str:
+    """Base64's characters are those of ICE (RFC 8839, section 5.4)."""
+    return base64.b64encode(secrets.token_bytes(size)).decode()
 
 
 class PeerTransport:
@@ -43,6 +43,7 @@ class PeerTransport:
     """
 
     __slots__ = (
+        "_consents",
         "_dtls",
         "_handshake",
         "_mux",
@@ -80,6 +81,7 @@ class PeerTransport:
         self._on_closed = on_closed
         self._dtls: DtlsServer | None = None
         self._handshake: asyncio.Task[None] | None = None
+        self._consents = True
         self._nomination = -1
         self._passwords: dict[bytes, bytes] = {}
         self._seen: deque[bytes] = deque(maxlen=mux.settings.remembered_checks)
@@ -99,15 +101,19 @@ class PeerTransport:
         """
         for ufrag in list(self._passwords)[:-1]:
             self._forget_ufrag(ufrag)
-        self.ufrag, self.password = _random(_UFRAG_LENGTH), _random(_PASSWORD_LENGTH)
+        self.ufrag, self.password = _random(_UFRAG_SIZE), _random(_PASSWORD_SIZE)
         ufrag = self.ufrag.encode()
         self._passwords[ufrag] = self.password.encode()
         self._mux.by_ufrag[ufrag] = self
         return self.ufrag, self.password
 
     def alive(self) -> None:
-        """Something authentic came from the viewer (RTCP that decrypts): it still wants what we send."""
-        self.deadline = max(self.deadline, _now() + self._mux.settings.consent_timeout)
+        """The RTCP just handed over decrypts: the viewer still wants what we send.
+
+        Only where that goes: who sends from one address cannot keep media flowing to another (RFC 7675).
+        """
+        if self._consents:
+            self.deadline = max(self.deadline, _now() + self._mux.settings.consent_timeout)
 
     def close(self, reason: str = "closed") -> None:
         """End the connection: DTLS close_notify, then `on_closed(reason)`. Later calls do nothing."""
@@ -153,14 +159,14 @@ class PeerTransport:
             for ufrag in [ufrag for ufrag in self._passwords if ufrag != request.ufrag]:
                 self._forget_ufrag(ufrag)
             self._nomination = -1
-        if self.state == "connected":
-            self.deadline = _now() + settings.consent_timeout
         if path.address not in self.addresses:
             self._learn(path.address)
         if self.path is None or (request.use_candidate and request.nomination >= self._nomination):
             self._nomination = max(self._nomination, request.nomination)
             if not path.is_same(self.path):
                 self.path = path
+        if self.state == "connected" and self.is_at(path):
+            self.deadline = _now() + settings.consent_timeout
         if self.state == "new":
             self.state = "checking"
 
@@ -179,9 +185,10 @@ class PeerTransport:
         if not self._dtls.feed(data):
             self._mux.statistics.dtls_dropped += 1
 
-    def media(self, data: bytes) -> None:
+    def media(self, data: bytes, path: Path) -> None:
         """SRTP or SRTCP from an address that is ours; a viewer sends RTCP only (told apart as in RFC 5761)."""
         if self.state == "connected" and len(data) > 1 and 192 <= data[1] <= 223:
+            self._consents = self.is_at(path)
             self._on_rtcp(data)
         else:
             self._mux.statistics.media_dropped += 1
