@@ -331,7 +331,7 @@ def test_no_sanitizer_finds_anything(tmp_path: Path) -> None:
     harness = tmp_path / "harness"
     flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
     source = ROOT / "tests" / "kernel_harness.c"
-    sanitize = "-fsanitize=address,undefined"
+    sanitize = "-fsanitize=address,undefined,float-cast-overflow"
     subprocess.run([os.environ.get("CC", "cc"), *flags, sanitize, f"-I{KERNEL}", source, "-o", harness], check=True)
     rounds = os.environ.get("SANITIZER_ROUNDS", "600")
     done = subprocess.run([harness, rounds, "1"], capture_output=True, text=True, check=False)

@@ -75,6 +75,9 @@ static void put32(uint8_t *at, uint32_t value) {
     put16(at + 2, value);
 }
 
+/* A copy through libc, which beats the `rep movs` that compilers make of a size that they know. */
+static __attribute__((noinline)) void copy(uint8_t *to, const uint8_t *from, size_t size) { memcpy(to, from, size); }
+
 static int64_t nanoseconds(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -270,7 +273,7 @@ static int build(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame, ui
         if (outlet->transport_at)
             put16(prefix + HEADER + outlet->transport_at, transport_sequence++);
         memcpy(packet, prefix, prefix_size);
-        memcpy(packet + prefix_size, frame->payload + offset, chunk);
+        copy(packet + prefix_size, frame->payload + offset, chunk);
         int plain = (int)(prefix_size + chunk), protected = plain;
         if (kernel->protect(outlet->srtp, packet, &protected) || protected != plain + outlet->tag_size)
             return 0;
