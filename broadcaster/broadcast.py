@@ -122,7 +122,8 @@ class Broadcast:
         self._link = LinkServer(
             self._description, on_keyframe=self._ladder.request_keyframe, on_demand=self._demand_changed
         )
-        self._lease: Lease = bus.lease("stream", options.stream, self._record)
+        self._taken = asyncio.Event()
+        self._lease: Lease = bus.lease("stream", options.stream, self._record, on_taken=self._taken.set)
 
     async def run(self, shutdown: Shutdown) -> None:
         """Broadcast until `shutdown`. ConfigurationError when the stream is on the air already."""
@@ -163,10 +164,12 @@ class Broadcast:
         log.info("%s is on the air at %s: %s", self._options.stream, ", ".join(self._addresses), rungs)
         thumbnails = asyncio.create_task(self._show_thumbnails(), name="thumbnails")
         encoders = asyncio.create_task(self._follow_encoders(), name="encoders")
+        taken = asyncio.create_task(self._taken.wait(), name="lease taken")
+        stopping = asyncio.create_task(shutdown.wait(), name="shutdown")
         try:
-            await shutdown.wait()
+            await asyncio.wait({taken, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end(thumbnails, encoders)
+            await end(thumbnails, encoders, taken, stopping)
             unsubscribe()
 
     async def _show_thumbnails(self) -> None:

@@ -24,7 +24,10 @@ class NotAliveError(BeamcastError):
 def leave_id(kind: Kind, id: str) -> None:  # noqa: A002
     """Write the kind and id of this process to the file that BEAMCAST_ID_FILE names, if it names one."""
     if path := os.environ.get(ID_FILE_VARIABLE):
-        Path(path).write_text(f"{kind} {id}\n", encoding="utf-8")
+        try:
+            Path(path).write_text(f"{kind} {id}\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"{ID_FILE_VARIABLE}={path} cannot be written: {error.strerror}") from None
 
 
 def main(arguments: list[str]) -> int:

@@ -197,13 +197,15 @@ class Whep:
     async def _offer(self, params: OfferParams) -> OfferResult:
         """Ask the best worker, and when it cannot, once the next best."""
         tried: frozenset[str] = frozenset()
-        for patience in (self._settings.patience, self._settings.last_patience):
+        for hurried in (self._settings.patience, self._settings.last_patience):
             try:
                 assignment = self._router.assign(
                     time.monotonic(), candidates(self._registry, params.stream), tried=tried
                 )
             except LookupError:
                 break
+            nobody_else = len(self._registry.workers) == len(tried) + 1
+            patience = self._settings.last_patience if nobody_else else hurried
             result = await self._offer_to(assignment, params, patience)
             if result is not None:
                 return result

@@ -22,7 +22,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
 def viewer(name: str, worker: str, stream: str = "main", since: float = 5.0) -> ViewerStatus:
     return ViewerStatus(
         id=name, worker=worker, stream=stream, state="connected", level="360p30", fps=30.0, bitrate=800_000,
-        packet_loss=0.01, rtt=0.02, estimate=None, since=since,
+        loss=0.01, rtt=0.02, estimate=None, since=since,
     )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ async def test_viewers_come_from_all_workers_and_a_silent_one_is_named(front: Fr
     assert [row["id"] for row in document["viewers"]] == ["v-1", "v-2"]
     assert document["viewers"][0] == {
         "id": "v-1", "worker": "w-3", "stream": "main", "state": "connected", "level": "360p30", "fps": 30.0,
-        "bitrate": 800_000, "packet_loss": 0.01, "rtt": 0.02, "estimate": None, "since": 5.0,
+        "bitrate": 800_000, "loss": 0.01, "rtt": 0.02, "estimate": None, "since": 5.0,
     }  # fmt: skip
     assert document["incomplete"] == ["w-2"]
     assert {(method, params.stream) for _, method, params in front.bus.calls} == {("viewers", "main")}

@@ -133,10 +133,12 @@ async def test_the_name_of_a_dead_process_is_taken_over(bus: Bus, redis: Redis) 
 
 
 async def test_a_lease_taken_over_is_neither_overwritten_nor_deleted(bus: Bus, redis: Redis) -> None:
-    lease = bus.lease("worker", "worker-1", lambda: worker(epoch=1))
+    taken = asyncio.Event()
+    lease = bus.lease("worker", "worker-1", lambda: worker(epoch=1), on_taken=taken.set)
     await lease.acquire()
     await redis.set(key("worker", "worker-1"), msgspec.msgpack.encode(worker(epoch=2)), px=30_000)
-    await until(lambda: not lease.held)
+    await asyncio.wait_for(taken.wait(), 5)
+    assert not lease.held
     await lease.release()
     assert (await bus.workers())[0].lease.epoch == 2
 

@@ -104,7 +104,7 @@ class FakeWorker:
     async def viewers(self, params: dict[str, Any]) -> ViewersResult:
         row = ViewerStatus(
             id="v-1", worker=self.name, stream="main", state="connected", level=None, fps=None, bitrate=None,
-            packet_loss=None, rtt=None, estimate=None, since=1.0,
+            loss=None, rtt=None, estimate=None, since=1.0,
         )  # fmt: skip
         return ViewersResult(viewers=[row for _ in self.sessions])
 

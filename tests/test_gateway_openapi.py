@@ -44,7 +44,7 @@ async def test_addresses_and_methods(front: Front) -> None:
 async def test_answers(front: Front, path: str) -> None:
     row = ViewerStatus(
         id="v-1", worker="w-1", stream="main", state="connecting", level=None, fps=None, bitrate=None,
-        packet_loss=None, rtt=0.01, estimate=None, since=1.0,
+        loss=None, rtt=0.01, estimate=None, since=1.0,
     )  # fmt: skip
     front.bus.answers["w-1"] = lambda method, params: ViewersResult(viewers=[row])
     response = await front.http.get(path)

@@ -327,6 +327,36 @@ async def test_a_repeated_check_from_the_same_address_is_answered_again(endpoint
         await viewer.until(lambda: len(viewer.answers) == 2)
 
 
+async def answered_check(endpoint: Endpoint, sender: Stranger, viewer: Viewer) -> None:
+    """A check in the viewer's name from the sender's address."""
+    before = endpoint.statistics.checks
+    sender.send(check(viewer.ufrag, viewer.password))
+    async with asyncio.timeout(5):
+        while endpoint.statistics.checks == before:
+            await asyncio.sleep(0.002)
+
+
+async def test_who_diverts_the_media_cannot_keep_it_flowing_from_elsewhere(
+    endpoint: Endpoint, playing: tuple[Served, Viewer]
+) -> None:
+    """A viewer that forges a check from a victim's address must not feed the victim with his own address's reports."""
+    served, viewer = playing
+    with Stranger(endpoint) as victim:
+        await answered_check(endpoint, victim, viewer)
+        assert served.peer.path is not None
+        assert served.peer.path.address != viewer.address
+        deadline = served.peer.deadline
+        heard, answered = len(served.rtcp), len(viewer.answers)
+        viewer.send(b"\x80\xc9" + bytes(30))
+        await served.until(lambda: len(served.rtcp) > heard)
+        served.peer.alive()
+        viewer.send(check(viewer.ufrag, viewer.password, use_candidate=False))
+        await viewer.until(lambda: len(viewer.answers) > answered)
+        assert served.peer.deadline == deadline
+        await answered_check(endpoint, victim, viewer)
+        assert served.peer.deadline > deadline
+
+
 async def test_nobody_takes_over_the_address_of_another_viewer(
     endpoint: Endpoint, playing: tuple[Served, Viewer]
 ) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import OfferParams, OfferResult, PatchParams, PatchResult
-from broadcaster.errors import BusUnavailableError, OverloadedError, StreamNotLiveError
+from broadcaster.errors import BusUnavailableError, ConnectionClosedError, OverloadedError, StreamNotLiveError
 from broadcaster.link import LinkServer, RungDemand
+from broadcaster.monitor import KEYS, QualityMonitor
 from broadcaster.stream import Rung, StreamDescription
 from workers.streams import Feed, FeedSettings
 from workers.transport import Endpoint
@@ -47,7 +48,7 @@ class MemoryBus:
     async def serve(self, id: str, handlers: Any) -> None:  # noqa: A002
         self.handlers = handlers
 
-    def lease(self, kind: str, id: str, make: Any) -> Any:  # noqa: A002
+    def lease(self, kind: str, id: str, make: Any, *, on_taken: Any) -> Any:  # noqa: A002
         async def nothing() -> None:
             return None
 
@@ -267,3 +268,37 @@ async def test_a_viewer_that_estimates_nothing_does_not_cost_the_worker_its_link
     await until(lambda: link.demands[0] == RungDemand(1, 1))
     assert link.statistics().errors == 0
     await feed.close()
+
+
+async def test_a_viewer_that_is_late_to_connect_gives_way_where_all_places_are_taken(
+    worker: Worker, bus: MemoryBus
+) -> None:
+    first, second = await bus.offer(), await bus.offer()
+    with pytest.raises(OverloadedError):
+        await bus.offer()
+    worker.viewers[first.secret].since -= worker.settings.late
+    third = await bus.offer()
+    assert set(worker.viewers) == {second.secret, third.secret}
+    assert ("left", "timeout") in bus.events
+
+
+async def test_a_frame_link_is_found_again_while_redis_is_away(
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bus.offer()
+
+    async def away() -> list[Any]:
+        raise BusUnavailableError("away")
+
+    monkeypatch.setattr(bus, "streams", away)
+    assert await worker._locate("main") == bus.links
+
+
+async def test_the_library_reads_a_viewer_like_any_connection(worker: Worker, bus: MemoryBus) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    stats = await QualityMonitor(viewer).get_connection_stats()
+    assert set(stats) == set(KEYS)
+    assert stats["packet_loss"] is None
+    viewer.close("deleted")
+    with pytest.raises(ConnectionClosedError):
+        await QualityMonitor(viewer).get_connection_stats()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import socket
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from broadcaster.bus import Bus
 from broadcaster.errors import ConfigurationError
@@ -55,6 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
     return run(lambda shutdown: serve(options, shutdown), name=options.id)
 
 
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 async def serve(options: argparse.Namespace, shutdown: Shutdown) -> None:
     """Host viewers until `shutdown`."""
     settings = WorkerSettings(capacity=options.capacity, drain=options.drain)
@@ -66,7 +78,7 @@ async def serve(options: argparse.Namespace, shutdown: Shutdown) -> None:
         try:
             await worker.start()
             leave_id("worker", options.id)
-            await shutdown.wait()
+            await _first(shutdown.wait(), worker.replaced.wait())
             await worker.drain()
         finally:
             await worker.close()

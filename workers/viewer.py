@@ -314,7 +314,7 @@ class Viewer(AsyncIOEventEmitter):
             level=f"{level.name}{level.fps:g}" if level else None,
             fps=level.fps if level else None,
             bitrate=self._bitrate,
-            packet_loss=self._loss,
+            loss=self._loss,
             rtt=feedback.rtt if feedback else None,
             estimate=feedback.remb if feedback else None,
             since=self.since,

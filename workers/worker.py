@@ -30,7 +30,7 @@ from broadcaster.bus.messages import (
     WorkerNotice,
     WorkerState,
 )
-from broadcaster.errors import OverloadedError, SessionNotFoundError
+from broadcaster.errors import BusError, OverloadedError, SessionNotFoundError
 from broadcaster.stream import StreamDescription
 from workers import sdp
 from workers.forward import WallClock, default_fanout
@@ -53,6 +53,8 @@ class WorkerSettings:
     """Ticks between two renewals of the sessions' records."""
     drain: float = 10.0
     """Seconds over which a draining worker sends its viewers away."""
+    late: float = 5.0
+    """Seconds after which a viewer that has not connected gives way to a newcomer, where all places are taken."""
     viewer: ViewerSettings = DEFAULT_VIEWER_SETTINGS
 
 
@@ -74,7 +76,10 @@ class Worker:
         self._joining = 0
         self._since = time.time()
         self._epoch = new_epoch()
-        self._lease = bus.lease("worker", id, self._describe)
+        self.replaced = asyncio.Event()
+        """Set when another process has taken this worker's name."""
+        self._lease = bus.lease("worker", id, self._describe, on_taken=self.replaced.set)
+        self._links: dict[str, list[str]] = {}
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -118,7 +123,7 @@ class Worker:
         request = msgspec.convert(params, OfferParams)
         started = time.monotonic()
         self._check_ready()
-        if len(self.viewers) + self._joining >= self.settings.capacity:
+        if not self._place_left():
             raise OverloadedError(f"The worker {self.id} has all the {self.settings.capacity} viewers that it takes.")
         offer = sdp.parse_offer(request.sdp)
         self._joining += 1
@@ -161,6 +166,16 @@ class Worker:
             raise OverloadedError(f"The worker {self.id} had to end the session at once; try again.")
         return OfferResult(secret=secret, viewer=viewer.id, etag=viewer.etag, sdp=viewer.answer(candidates))
 
+    def _place_left(self) -> bool:
+        """Whether a viewer can be taken; one that is late to connect makes place for it."""
+        if len(self.viewers) + self._joining < self.settings.capacity:
+            return True
+        oldest = next((viewer for viewer in self.viewers.values() if viewer.connectionState != "connected"), None)
+        if oldest is None or time.time() - oldest.since < self.settings.late:
+            return False
+        oldest.close("timeout")
+        return True
+
     def _check_ready(self) -> None:
         if self._state != "ready":
             raise OverloadedError(f"The worker {self.id} is about to stop; try again.")
@@ -201,10 +216,13 @@ class Worker:
                 _alone(viewer, viewer.relevel, description)
 
     async def _locate(self, stream: str) -> list[str]:
-        for living in await self._bus.streams():
-            if living.lease.name == stream:
-                return list(living.lease.link)
-        return []
+        try:
+            streams = await self._bus.streams()
+        except BusError:
+            # A frame link that broke while Redis is away is found again where it was: media does not need Redis.
+            return self._links.get(stream, [])
+        self._links = {living.lease.name: list(living.lease.link) for living in streams}
+        return self._links.get(stream, [])
 
     async def _tick_forever(self) -> None:
         loop = asyncio.get_running_loop()

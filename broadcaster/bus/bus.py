@@ -111,9 +111,20 @@ class Bus:
 
     # --- who is alive ---
 
-    def lease(self, kind: Kind, id: str, make: Callable[[], LeaseRecord]) -> Lease:  # noqa: A002
-        """A lease to `acquire()` and later `release()`; `make` returns its record, afresh for each renewal."""
-        return Lease(self.server, kind, id, make)
+    def lease(
+        self,
+        kind: Kind,
+        id: str,  # noqa: A002
+        make: Callable[[], LeaseRecord],
+        *,
+        on_taken: Callable[[], None] = lambda: None,
+    ) -> Lease:
+        """A lease to `acquire()` and later `release()`; `make` returns its record, afresh for each renewal.
+
+        `on_taken` is called when another process took it, which can happen while this one was cut off: two that bear
+        one name answer for each other, so this one should stop.
+        """
+        return Lease(self.server, kind, id, make, on_taken)
 
     async def workers(self) -> list[Living[WorkerLease]]:
         return await self._living("worker")

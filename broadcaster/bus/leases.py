@@ -55,7 +55,15 @@ class Lease:
     fencing token: a record with another epoch is somebody else's and is never overwritten or deleted.
     """
 
-    def __init__(self, server: Server, kind: Kind, id: str, make: Callable[[], LeaseRecord]) -> None:  # noqa: A002
+    def __init__(
+        self,
+        server: Server,
+        kind: Kind,
+        id: str,  # noqa: A002
+        make: Callable[[], LeaseRecord],
+        on_taken: Callable[[], None],
+    ) -> None:
+        self._on_taken = on_taken
         self._server = server
         self._kind: Kind = kind
         self._id = id
@@ -127,9 +135,12 @@ class Lease:
             except Exception:
                 log.exception("the lease %s:%s could not be renewed", self._kind, self._id)
             else:
-                if other is not None and before:
+                if other is not None:
                     log.error("the lease %s:%s was taken by another process", self._kind, self._id)
-                elif other is None and not before:
+                    self.held = False
+                    self._on_taken()
+                    return
+                if not before:
                     log.info("the lease %s:%s is ours again", self._kind, self._id)
 
     async def _claim(self) -> int | None:

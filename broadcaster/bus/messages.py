@@ -195,7 +195,7 @@ class ViewersParams(msgspec.Struct, kw_only=True):
 
 
 class ViewerStatus(msgspec.Struct, kw_only=True):
-    """One row of /api/viewers; rates in bit/s, times in seconds, `packet_loss` a fraction. None: not known yet."""
+    """One row of /api/viewers; rates in bit/s, times in seconds, `loss` a fraction. None: not known yet."""
 
     id: str
     worker: str
@@ -205,7 +205,7 @@ class ViewerStatus(msgspec.Struct, kw_only=True):
     """For example "720p30"."""
     fps: float | None
     bitrate: int | None
-    packet_loss: float | None
+    loss: float | None
     rtt: float | None
     estimate: int | None
     since: float

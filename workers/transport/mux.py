@@ -126,7 +126,7 @@ class Mux:
             return
         try:
             if 128 <= first <= 191:
-                peer.media(data)
+                peer.media(data, path)
             elif 20 <= first <= 63:
                 peer.records(data)
             else:
