@@ -15,6 +15,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml $(KERNEL)
 	@echo "installing (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@ls workers/forward/_kernel.*.so >/dev/null 2>&1 || echo "without a C compiler and Python's headers: Python sends the packets"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt

@@ -97,8 +97,14 @@ def test_whatever_is_accepted_can_be_decoded_and_time_grows(
         wanted = selector.waiting_for if on_demand else None
         for rung in order:
             frame = encoders[rung].encode(origin + number * TICKS, keyframe=rung == wanted)
+            steady, current = selector.steady, selector.current
             accepted = selector.accepts(frame)
             decoder.encoded(frame, accepted)
+            if steady is not None:
+                assert current is not None
+                assert accepted == (rung == current.rung and frame.layer <= steady), "it should have been asked"
+                assert selector.steady == steady
+                assert not accepted or selector.timestamp == frame.timestamp
             if accepted:
                 assert selector.current is not None
                 assert selector.current.rung == rung
@@ -157,8 +163,8 @@ def test_a_better_rung_that_lags_is_taken_at_once_one_tick_later() -> None:
     stamps = []
     for ts in (4 * TICKS, 5 * TICKS, 6 * TICKS, 7 * TICKS):
         assert selector.accepts(new.encode(ts, keyframe=ts == 4 * TICKS))
-        stamps.append(selector.timestamp)
-    assert stamps == [shown + 1, shown + 2, 6 * TICKS, 7 * TICKS]
+        stamps.append((selector.timestamp, selector.steady))
+    assert stamps == [(shown + 1, None), (shown + 2, None), (6 * TICKS, 1), (7 * TICKS, 1)]
 
 
 @pytest.mark.parametrize(("lag", "accepted"), [(LAG_LIMIT, True), (LAG_LIMIT + 1, False), (90_000, False)])
