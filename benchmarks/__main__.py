@@ -2,6 +2,7 @@
 
 python -m benchmarks
 python -m benchmarks sending
+python -m benchmarks report      writes the results there are into docs/performance.md
 """
 
 from __future__ import annotations
@@ -10,36 +11,45 @@ import argparse
 import importlib
 import json
 import os
-import pkgutil
 import platform
 import time
 from pathlib import Path
 
+from benchmarks import report
+
 PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE / "results"
-
-
-def names() -> list[str]:
-    """The benchmarks there are: the modules of this package that have `run() -> dict`."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(PACKAGE)]) if module.name != "__main__")
+NAMES = ("ladder", "link", "sending", "start", "viewers")
+"""Modules of this package that have `run() -> dict`."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks, side by side, on loopback.")
-    parser.add_argument("name", nargs="*", metavar="NAME", help=f"any of {', '.join(names())}; all by default")
-    chosen = parser.parse_args().name
-    unknown = set(chosen) - set(names())
+    known = (*NAMES, "report")
+    parser.add_argument("name", nargs="*", metavar="NAME", help=f"any of {', '.join(known)}; all by default")
+    chosen = parser.parse_args().name or known
+    unknown = set(chosen) - set(known)
     if unknown:
-        parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(names())}")
+        parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     RESULTS.mkdir(exist_ok=True)
-    for name in chosen or names():
-        print(f"== {name}")
-        figures = importlib.import_module(f"benchmarks.{name}").run()
-        machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
-        result = {"benchmark": name, "at": time.time(), "machine": machine, "figures": figures}
-        path = RESULTS / f"{name}.json"
-        path.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"   {path.relative_to(PACKAGE.parent)}\n")
+    for name in chosen:
+        print(f"== {name}", flush=True)
+        if name == "report":
+            print(f"   docs/performance.md: {', '.join(report.write(RESULTS))}\n")
+        else:
+            measure(name)
+
+
+def measure(name: str) -> None:
+    """Run one benchmark and write its result."""
+    began = time.monotonic()
+    figures = importlib.import_module(f"benchmarks.{name}").run()
+    system = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
+    machine = {"python": platform.python_version(), "system": system, "cores": os.cpu_count()}
+    result = {"benchmark": name, "machine": machine, "figures": figures}
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"   {path.relative_to(PACKAGE.parent)}, after {time.monotonic() - began:.0f} s\n", flush=True)
 
 
 if __name__ == "__main__":

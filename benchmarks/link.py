@@ -110,7 +110,11 @@ async def measure(seconds: float, receivers: int) -> dict[str, Any]:
 
 def run() -> dict[str, Any]:
     """Ten seconds to four receivers."""
-    return asyncio.run(measure(10.0, 4))
+    figures = asyncio.run(measure(10.0, 4))
+    receivers = ", ".join(f"{share:g}" for share in figures["receiver_cpu_percent"])
+    print(f"   sender {figures['sender_cpu_percent']:g} % of a core, receivers {receivers} %;", end=" ")
+    print(f"delay {figures['delay_ms_median']:g} ms, p99 {figures['delay_ms_p99']:g} ms")
+    return figures
 
 
 def main(arguments: list[str] | None = None) -> None:

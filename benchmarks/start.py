@@ -30,7 +30,7 @@ another waits for the next one: that is the figure "in a rush", joins without a 
 
 AGES = 30
 SHOWN = ("first_picture_ms", "first_picture_among_others_ms", "first_picture_in_a_rush_ms", "source_to_screen_ms")
-BARS = {"first_picture_ms": 400.0, "source_to_screen_ms": 150.0}
+BARS = {"first_picture_ms": 400.0, "first_picture_among_others_ms": 400.0, "source_to_screen_ms": 150.0}
 
 _JOIN = """async () => {
   document.querySelector("video")?.remove();
@@ -77,7 +77,7 @@ async def measure() -> dict[str, Any]:
             audience.leave(OTHERS)
             await page.evaluate(_JOIN)
             await asyncio.sleep(2.0)
-            ages = []
+            ages: list[float] = []
             while len(ages) < AGES:
                 picture = await read_picture(page)
                 if picture is not None:
@@ -114,8 +114,8 @@ def run() -> dict[str, Any]:
     """Measure, and say what holds."""
     figures = asyncio.run(measure())
     for name in SHOWN:
-        bar = BARS.get(name, BARS["first_picture_ms"])
         spread = figures[name]
-        holds = "holds" if spread["median"] < bar else "MISSED"
-        print(f"{name:>30} median {spread['median']:6.1f}  p90 {spread['p90']:6.1f}  bar {bar:g}: {holds}")
+        bar = BARS.get(name)
+        verdict = "" if bar is None else f"  bar {bar:g}: {'holds' if spread['median'] < bar else 'MISSED'}"
+        print(f"{name:>30} median {spread['median']:6.1f}  p90 {spread['p90']:6.1f}{verdict}")
     return figures
