@@ -7,7 +7,6 @@ import socket
 import sys
 
 from broadcaster.process import run
-
 from broadcaster.settings import Parser, main_with_errors, port, redis_url
 from gateway.app import GatewaySettings, serve
 from gateway.whep import ice_server
