@@ -19,9 +19,9 @@ usage: beamcast COMMAND [OPTIONS]
   worker             host viewers
   gateway            WHEP, pages and API on one HTTP port
   events             print what happens, a JSON line an event
-  status             who is on the air; fails when this host serves nothing
+  status             who is on the air
 
-  beamcast COMMAND --help lists the options of a command; each is an environment variable too.
+  beamcast COMMAND --help lists the options of a command; each setting is an environment variable too.
 """
 
 _PROCESSES = {"worker": "workers", "gateway": "gateway"}

@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         if text:
             values = [_from_environment(parse, part.strip(), name) for part in (text.split(",") if many else [text])]
             default = values if many else values[0]
-        shown = "" if default in (None, [], "") else f" (default: {default})"
+        shown = "" if default in (None, [], "") or isinstance(default, range) else f" (default: {default})"
         extra: dict[str, Any] = {"action": "append"} if many else {}
         self.add_argument(
             flag,

@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import OfferParams, OfferResult, PatchParams, PatchResult
 from broadcaster.errors import BusUnavailableError, ConnectionClosedError, OverloadedError, StreamNotLiveError
@@ -302,3 +303,27 @@ async def test_the_library_reads_a_viewer_like_any_connection(worker: Worker, bu
     viewer.close("deleted")
     with pytest.raises(ConnectionClosedError):
         await QualityMonitor(viewer).get_connection_stats()
+
+
+@pytest.mark.parametrize(
+    ("sent", "estimate", "wanted"),
+    [
+        (700_000, 400_000, 340_000),  # the path carries less than is sent
+        (300_000, 480_000, 1_120_000),  # an easy picture: REMB never rises far above what arrives
+        (700_000, 700_000, None),  # neither narrow nor roomy: as it is
+        (700_000, None, None),
+    ],
+)
+async def test_an_encoder_follows_its_only_viewer_where_the_path_is_narrow(
+    worker: Worker,
+    bus: MemoryBus,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: int,
+    estimate: int | None,
+    wanted: int | None,
+) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    asked: list[int] = []
+    monkeypatch.setattr(viewer._feed, "want_bitrate", lambda rung, bitrate: asked.append(bitrate))
+    viewer._follow_with_encoder(Sample(sent_bitrate=sent, estimate=estimate))
+    assert asked == ([] if wanted is None else [wanted])

@@ -13,6 +13,7 @@ from typing import Any
 from aiortc.stats import RTCOutboundRtpStreamStats, RTCRemoteInboundRtpStreamStats, RTCStatsReport
 from pyee.asyncio import AsyncIOEventEmitter
 
+from broadcaster.adaptation import policy
 from broadcaster.adaptation.adapter import DEFAULT_SETTINGS, AdaptationSettings, ViewerAdapter
 from broadcaster.adaptation.decision import Decision, State
 from broadcaster.adaptation.levels import Level
@@ -33,7 +34,9 @@ class ViewerSettings:
     start_bitrate: int = 1_000_000
     """A viewer starts on the best rung of at most so many bits per second."""
     encoder_margin: float = 0.85
-    """The share of the estimate that the only viewer of a rung asks of its encoder."""
+    """The share of a low estimate that the only viewer of a rung asks of its encoder."""
+    encoder_step: float = 1.4
+    """How many times its bitrate an encoder that was lowered for its only viewer is raised at once."""
     adaptation: AdaptationSettings = DEFAULT_SETTINGS
 
 
@@ -223,11 +226,12 @@ class Viewer(AsyncIOEventEmitter):
         self._sent = (now, total)
         feedback = outlet.feedback
         expected, lost = feedback.packets_expected - self._counted[0], (feedback.packets_lost or 0) - self._counted[1]
+        loss = None
         if expected > 0:
-            self._loss = min(1.0, max(0.0, lost / expected))
+            loss = self._loss = min(1.0, max(0.0, lost / expected))
             self._counted = (feedback.packets_expected, feedback.packets_lost or 0)
         return Sample(
-            packet_loss=self._loss,
+            packet_loss=loss,
             rtt=feedback.rtt,
             jitter=feedback.jitter,
             estimate=feedback.remb,
@@ -248,11 +252,17 @@ class Viewer(AsyncIOEventEmitter):
         self._bus.publish("adaptation", event, stream=self.stream, viewer=self.id)
 
     def _follow_with_encoder(self, sample: Sample) -> None:
-        """Ask for the bitrate that this viewer's path carries; heard only where it is its rung's only viewer."""
+        """Ask for the bitrate that this viewer's path carries; heard only where it is its rung's only viewer.
+
+        An estimate that is above what is sent, though below what could be, says only that the picture is easy.
+        """
+        level, settings = self.adapter.level, self._settings
         if sample.estimate is None:
             return
-        rung = self.adapter.level.rung
-        self._feed.want_bitrate(rung, int(self._settings.encoder_margin * sample.estimate))
+        if policy.estimate_is_low(sample, level.bitrate):
+            self._feed.want_bitrate(level.rung, int(settings.encoder_margin * sample.estimate))
+        elif policy.estimate_has_room(sample, level.bitrate):
+            self._feed.want_bitrate(level.rung, int(settings.encoder_step * level.bitrate))
 
     # --- what others see -----------------------------------------------------------------------------------------
 
