@@ -20,11 +20,12 @@ usage: beamcast COMMAND [OPTIONS]
   gateway            WHEP, pages and API on one HTTP port
   events             print what happens, a JSON line an event
   status             who is on the air
+  load URL           join as many viewers as wanted, and measure what they get
 
   beamcast COMMAND --help lists the options of a command; each setting is an environment variable too.
 """
 
-_PROCESSES = {"worker": "workers", "gateway": "gateway"}
+_PROCESSES = {"worker": "workers", "gateway": "gateway", "load": "workers.load"}
 _VERBS = {
     "up": "broadcaster.up",
     "broadcast": "broadcaster.broadcast",

@@ -15,6 +15,7 @@
     │   └── MessageError        bytes from Redis that are no message of ours
     ├── StunError               a STUN message that cannot be parsed or is not authentic
     ├── RtcpError               an RTCP packet that cannot be parsed
+    ├── LoadError               `beamcast load` did not get what it asked a server for
     └── RequestError            an HTTP request that cannot be served; `status` says how
         ├── OfferError          422  the SDP makes no sense for this server
         ├── NoCommonCodecError  406  the player decodes nothing that we encode
@@ -126,6 +127,12 @@ class StunError(BeamcastError):
 
 class RtcpError(BeamcastError):
     """An RTCP packet that cannot be parsed."""
+
+
+class LoadError(BeamcastError):
+    """`beamcast load` did not get what it asked a server for."""
+
+    title = "The load was not carried"
 
 
 class RequestError(BeamcastError):
