@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -122,13 +123,24 @@ async def _measure(crowd: Crowd, duration: float, shutdown: Shutdown) -> Cost:
             f"{counters.lost.sum():,} lost, {counters.freezes.sum():,} freezes",
         )
 
-    try:
-        await crowd.join(lambda: shutdown.requested, look)
-        if crowd.clients and not shutdown.requested:
+    async def watch() -> None:
+        nonlocal cpu, since, datagrams
+        await crowd.join()
+        if crowd.clients:
+            gc.freeze()  # else the collector walks all viewers again and again, at the cost of what is measured
             cpu, since, datagrams = time.process_time(), time.monotonic(), crowd.tally.datagrams
-            await crowd.hold(duration, lambda: shutdown.requested, look)
+            await asyncio.sleep(duration)
+
+    tasks = [asyncio.create_task(one) for one in (watch(), crowd.attend(look), shutdown.wait())]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
         cost = Cost(time.process_time() - cpu, time.monotonic() - since, crowd.tally.datagrams - datagrams)
     finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         progress.clear()
         await crowd.leave()
     return cost

@@ -11,7 +11,6 @@ import socket
 from dataclasses import dataclass
 
 import pylibsrtp
-from aioice import stun
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,6 +18,7 @@ from OpenSSL import SSL
 from pylibsrtp import Policy, Session
 
 from broadcaster.errors import LoadError
+from workers.load.checks import Checks
 from workers.load.session import Answer
 
 CONNECT_TIMEOUT = 10.0
@@ -28,7 +28,6 @@ CONSENT_TIMEOUT = 15.0
 _RETRY = 0.25
 """Seconds after which a check or a flight of the handshake is sent again."""
 
-_PRIORITY = 1845501695  # of a host candidate that the server learns from the check (RFC 8445, 5.1.2), as Chromium's
 _RECORD_SIZE = 1200
 _DATAGRAM = 2048
 _EXPORTER = b"EXTRACTOR-dtls_srtp"
@@ -91,9 +90,7 @@ class Client:
         """Bit/s of the last REMB."""
         self.reported = (0.0, 0)
         """When the last report left, and the octets received until then."""
-        self._username = f"{answer.ufrag}:{own_ufrag}"
-        self._tie_breaker = secrets.randbits(64)
-        self._checks: set[bytes] = set()
+        self._checks = Checks(f"{answer.ufrag}:{own_ufrag}", answer.password, secrets.randbits(64))
         self._consent = 0.0
         self._progress = asyncio.Event()
         self._checked = self._connected = False
@@ -129,14 +126,7 @@ class Client:
         """Send a check (RFC 8445), which renews consent (RFC 7675)."""
         if self._connected and now - self._consent > CONSENT_TIMEOUT:
             self.ended = self.ended or "the server stopped answering"
-        request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, transaction_id=os.urandom(12))
-        request.attributes["USERNAME"] = self._username
-        request.attributes["PRIORITY"] = _PRIORITY
-        request.attributes["ICE-CONTROLLING"] = self._tie_breaker
-        request.attributes["USE-CANDIDATE"] = None
-        request.add_message_integrity(self.answer.password.encode())
-        self._checks.add(request.transaction_id)
-        self.send(bytes(request))
+        self.send(self._checks.request(os.urandom(12)))
 
     def receive(self, data: bytes, arrival: float) -> bytes | None:
         """Take what is no RTP; an RTCP packet is returned in clear."""
@@ -195,17 +185,8 @@ class Client:
             self._flush()
 
     def _take_stun(self, data: bytes, arrival: float) -> None:
-        try:
-            message = stun.parse_message(data)
-        except ValueError:
+        if not self._checks.answered(data):
             return
-        if (
-            message.message_class is not stun.Class.RESPONSE
-            or message.transaction_id not in self._checks
-            or not message.check_message_integrity(self.answer.password.encode())
-        ):
-            return
-        self._checks.clear()
         self._consent = arrival
         if not self._checked:
             self._checked = True

@@ -94,13 +94,16 @@ class Counters:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(self.frames > 1, (self.frames - 1) / (now - self.began), np.nan)
 
-    def fraction_lost(self, viewer: int) -> int:
-        """The share lost since this was asked last, in 1/256 (RFC 3550 appendix A.3)."""
-        expected, received = int(self.expected[viewer]), int(self.packets[viewer])
-        before = self._reported[viewer]
-        due, lost = expected - before[0], expected - before[0] - (received - before[1])
+    def report(self, viewer: int) -> tuple[int, int]:
+        """Of one viewer: the share lost since this was asked last, in 1/256, and all that was lost so far.
+
+        RFC 3550 appendix A.3.
+        """
+        expected, received = int(self.highest[viewer] - self._base[viewer]) + 1, int(self.packets[viewer])
+        before_expected, before_received = self._reported[viewer].tolist()
+        due, lost = expected - before_expected, expected - before_expected - (received - before_received)
         self._reported[viewer] = expected, received
-        return min(255, (lost << 8) // due) if due > 0 and lost > 0 else 0
+        return (min(255, (lost << 8) // due) if due > 0 and lost > 0 else 0), expected - received
 
     def take(self, packets: Packets) -> Iterator[Disorder]:
         """Count these packets; what is yielded is worth a NACK. Must be iterated to its end."""

@@ -71,7 +71,7 @@ class Tally:
 
 
 class Crowd:
-    """Used once: `await join(...)`, `await hold(...)`, `await leave()`."""
+    """Used once: `join()` while `attend()` runs beside it, which goes on as long as wanted; then `leave()`."""
 
     def __init__(self, whep: Whep, settings: CrowdSettings, *, seed: int | None = None) -> None:
         self.settings = settings
@@ -100,28 +100,24 @@ class Crowd:
         self.overflowed = 0
         """Datagrams that this machine had no room for, because it read too late."""
 
-    async def join(self, stop: Callable[[], bool], look: Callable[[], None]) -> None:
-        """Join all viewers at the pace of the ramp, until the server refuses one or `stop()`."""
+    async def join(self) -> None:
+        """Join all viewers at the pace of the ramp, until all did or the server refused one."""
         started = time.monotonic()
-        joining: set[asyncio.Task[None]] = set()
-        for viewer in range(self.settings.viewers):
-            await self._read_until(
-                lambda due=started + viewer / self.settings.ramp: time.monotonic() >= due, stop, look
-            )
-            if stop() or self.tally.refusal is not None:
-                break
-            joining.add(asyncio.create_task(self._join(viewer)))
-        await self._read_until(lambda: all(task.done() for task in joining), stop, look)
-        for task in joining:
-            task.cancel()
-        for result in await asyncio.gather(*joining, return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
+        async with asyncio.TaskGroup() as joining:
+            for viewer in range(self.settings.viewers):
+                await asyncio.sleep(started + viewer / self.settings.ramp - time.monotonic())
+                if self.tally.refusal is not None:
+                    return
+                joining.create_task(self._join(viewer))
 
-    async def hold(self, seconds: float, stop: Callable[[], bool], look: Callable[[], None]) -> None:
-        """Receive for so long."""
-        end = time.monotonic() + seconds
-        await self._read_until(lambda: time.monotonic() >= end, stop, look)
+    async def attend(self, look: Callable[[], None]) -> None:
+        """Read and answer for all viewers until cancelled; `look()` is called after each round."""
+        tick = self.settings.prompt_tick if self.settings.nack else self.settings.tick
+        while True:
+            self._read()
+            self._speak(time.monotonic())
+            look()
+            await asyncio.sleep(tick)
 
     async def leave(self) -> None:
         """Take what still waits, then end all sessions."""
@@ -188,16 +184,6 @@ class Crowd:
         self._check_due[viewer] = now + self.settings.check_interval * self._random.random()
         self._report_due[viewer] = now + self.settings.report_interval * self._random.random()
         self._inbox.add(viewer, client.socket)
-
-    async def _read_until(
-        self, condition: Callable[[], bool], stop: Callable[[], bool], look: Callable[[], None]
-    ) -> None:
-        tick = self.settings.prompt_tick if self.settings.nack else self.settings.tick
-        while not (condition() or stop()):
-            self._read()
-            self._speak(time.monotonic())
-            look()
-            await asyncio.sleep(tick)
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
@@ -292,11 +278,12 @@ class Crowd:
         counters, ssrc = self.counters, client.answer.ssrc
         block = None
         if counters.packets[viewer]:
+            fraction_lost, lost = counters.report(viewer)
             lsr, since = client.last_sender_report or (0, now)
             block = ReportBlock(
                 ssrc=ssrc,
-                fraction_lost=counters.fraction_lost(viewer),
-                cumulative_lost=int(counters.lost[viewer]),
+                fraction_lost=fraction_lost,
+                cumulative_lost=lost,
                 highest_sequence=int(counters.highest[viewer]),
                 jitter=int(counters.jitter[viewer]),
                 lsr=lsr,

@@ -33,7 +33,7 @@ _SO_TIMESTAMPNS, _SO_MEMINFO, _UDP_GRO = 35, 55, 104
 _MEMINFO_DROPS = 8
 
 _SLOT_WHOLE, _SLOT_JOINED = 2048, 65_536
-_MEMORY = 16 << 20
+_MEMORY = 64 << 20
 _HEADER = 12
 _CONTROL = 64
 _MESSAGE = 64
@@ -107,7 +107,8 @@ class Inbox:
         # A cmsghdr is 16 octets; the time (two of 8 octets) comes first, then the size of the pieces (4 octets).
         self._times: Any = np.ndarray((self._room, 2), np.int64, raw, 16, (_CONTROL, 8))
         self._pieces: Any = np.ndarray(self._room, np.int32, raw, 48, (_CONTROL,))
-        self._recvmmsg = _ffi.dlopen(None).recvmmsg if many else None
+        libc: Any = _ffi.dlopen(None)
+        self._recvmmsg = libc.recvmmsg if many else None
 
     def prepare(self, one: socket.socket) -> None:
         """Set a new socket's options, before anything arrives at it."""
@@ -160,9 +161,9 @@ class Inbox:
         pieces = sizes
         arrival = np.full(count, time.monotonic())
         if self._many:
-            controls = self._control_size[:count]
+            controls, times = self._control_size[:count], self._times[:count]
             offset = time.time() - time.monotonic()
-            arrival = np.where(controls >= 32, self._times[:count] @ (1.0, 1e-9) - offset, arrival)
+            arrival = np.where(controls >= 32, times[:, 0] + times[:, 1] * 1e-9 - offset, arrival)
             pieces = np.where(controls > 48, self._pieces[:count], sizes)
             controls[:] = _CONTROL
         counts = -(-sizes // np.maximum(1, pieces))
