@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,10 +47,12 @@ class Recorder:
 
     def __init__(self) -> None:
         self.sent: list[tuple[int, tuple[Outlet, ...]]] = []
+        self.frames: list[EncodedFrame] = []
         self.resent: list[LostPacket] = []
 
     def send(self, frame: EncodedFrame, outlets: Sequence[Outlet]) -> int:
         self.sent.append((frame.index, tuple(outlets)))
+        self.frames.append(frame)
         for outlet in outlets:
             outlet.state.packets += 1
         return len(outlets)
@@ -71,7 +74,9 @@ class Stage:
             self.fanout,
             self.requests.append,
             self._demanded,
-            settings=ForwarderSettings(report_interval=1.0, keyframe_timeout=1.0),
+            settings=ForwarderSettings(
+                report_interval=1.0, keyframe_timeout=1.0, opening_age=0.6, opening_octets=50_000
+            ),
             monotonic=lambda: self.now,
         )
 
@@ -95,6 +100,122 @@ def test_a_newcomers_keyframe_is_asked_for_at_once_and_once_for_all() -> None:
         stage.now += 10
         stage.forwarder.tick(stage.now)
         assert stage.requests == [1, 0, 0], "only the one that still waits"
+
+
+def playing(stage: Stage, viewer: RtpViewer, count: int) -> None:
+    """Attach `viewer` and give rung 0 a keyframe and frames of all layers after it, 10 ms apart."""
+    stage.forwarder.attach(viewer.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+    for index in range(1, 1 + count):
+        layer, _ = SLOTS[(index - 1) % 4]
+        stage.forwarder.frame(frame(index, keyframe=index == 1, layer=layer))
+        stage.now += 0.01
+    stage.fanout.sent.clear()
+    stage.fanout.frames.clear()
+
+
+@pytest.mark.parametrize(("layer", "expected"), [(0, [1, 5]), (1, [1, 3, 5, 7]), (2, [1, 2, 3, 4, 5, 6, 7])])
+def test_a_newcomer_starts_at_once_with_all_it_can_decode_since_the_last_keyframe(
+    layer: int, expected: list[int]
+) -> None:
+    stage = Stage()
+    with RtpViewer() as first, RtpViewer(number=1) as newcomer:
+        playing(stage, first, 7)
+        target = next(level for level in LEVELS if (level.rung, level.layer) == (0, layer))
+        selector = FrameSelector(LEVELS, target)
+        stage.forwarder.attach(newcomer.outlet, selector)
+        assert stage.fanout.sent == [(index, (newcomer.outlet,)) for index in expected]
+        assert selector.current == target
+        assert stage.requests == [0], "the first viewer's"
+        assert stage.demands == [{0: 1}, {0: 2}]
+        times = [picture.timestamp for picture in stage.fanout.frames]
+        assert times == [7 * 3000 - 7 + index for index in expected], "as if captured together"
+        stage.fanout.sent.clear()
+        stage.forwarder.frame(frame(8, layer=2))
+        stage.forwarder.frame(frame(9))
+        sent = [index for index, outlets in stage.fanout.sent for outlet in outlets if outlet is newcomer.outlet]
+        assert sent == ([8, 9] if layer == 2 else [9])
+
+
+def test_what_a_newcomer_starts_with_is_one_picture_stream_on_the_wire() -> None:
+    with RtpViewer() as first, RtpViewer(number=1) as newcomer:
+        forwarder = Forwarder(
+            PythonFanout(CLOCK, lambda: 100.0), lambda rung: None, lambda demand: None, monotonic=lambda: 100.0
+        )
+        forwarder.attach(first.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+        for index in range(1, 5):
+            forwarder.frame(frame(index, keyframe=index == 1, layer=SLOTS[index - 1][0]))
+        forwarder.attach(newcomer.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+        forwarder.frame(frame(5))
+        packets = newcomer.received()
+        assert [packet.chunk for packet in packets] == [packet.chunk for packet in first.received()]
+        numbers = [packet.sequence for packet in packets]
+        assert numbers == list(range(numbers[0], numbers[0] + 20))
+        times = [packet.timestamp for packet in packets if packet.marker]
+        assert times == [11997, 11998, 11999, 12000, 15000]
+
+
+def test_an_old_keyframe_is_no_start() -> None:
+    for waited, requests in ((0.5, [0]), (0.61, [0, 0])):
+        stage = Stage()
+        with RtpViewer() as first, RtpViewer(number=1) as newcomer:
+            playing(stage, first, 1)
+            stage.now = 100.0 + waited
+            stage.forwarder.attach(newcomer.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+            assert stage.requests == requests
+            assert bool(stage.fanout.sent) == (requests == [0])
+
+
+def test_too_much_is_no_start_until_the_next_keyframe() -> None:
+    stage = Stage()
+    with RtpViewer() as first, RtpViewer(number=1) as second, RtpViewer(number=2) as third:
+        playing(stage, first, 12)
+        stage.forwarder.frame(frame(13, size=3000))
+        stage.fanout.sent.clear()
+        stage.forwarder.attach(second.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+        assert (stage.fanout.sent, stage.requests) == ([], [0, 0])
+        stage.forwarder.frame(frame(14, keyframe=True))
+        stage.fanout.sent.clear()
+        stage.forwarder.attach(third.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+        assert stage.fanout.sent == [(14, (third.outlet,))]
+        assert stage.requests == [0, 0]
+
+
+def test_a_rung_that_nobody_watched_meanwhile_has_no_start() -> None:
+    stage = Stage()
+    with RtpViewer() as first, RtpViewer(number=1) as newcomer:
+        playing(stage, first, 3)
+        stage.forwarder.detach(first.outlet)
+        stage.forwarder.attach(newcomer.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+        assert (stage.fanout.sent, stage.requests) == ([], [0, 0])
+
+
+def test_another_ladder_has_no_start_and_other_bitrates_keep_it() -> None:
+    stage = Stage()
+    with RtpViewer() as first, RtpViewer(number=1) as second, RtpViewer(number=2) as third:
+        stage.forwarder.describe(LADDER)
+        playing(stage, first, 1)
+        stage.forwarder.describe(replace(LADDER, rungs=tuple(replace(rung, bitrate=1) for rung in LADDER.rungs)))
+        stage.forwarder.attach(second.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+        assert stage.requests == [0]
+        stage.forwarder.describe(replace(LADDER, epoch=2))
+        stage.forwarder.attach(third.outlet, FrameSelector(LEVELS, LEVELS[-1]))
+        assert stage.requests == [0, 0]
+
+
+def test_a_switch_of_rungs_waits_for_a_keyframe_however_recent_the_last_one_is() -> None:
+    stage = Stage()
+    with RtpViewer() as low, RtpViewer(number=1) as high:
+        stage.forwarder.attach(low.outlet, Selector(1))
+        stage.forwarder.frame(frame(1, rung=1, keyframe=True))
+        playing(stage, high, 3)
+        selector = FrameSelector(LEVELS, next(level for level in LEVELS if (level.rung, level.layer) == (1, 2)))
+        with RtpViewer(number=2) as switching:
+            stage.forwarder.attach(switching.outlet, selector)
+            stage.fanout.sent.clear()
+            selector.aim(LEVELS[-1])
+            stage.forwarder.reselect(switching.outlet)
+            assert stage.fanout.sent == []
+            assert stage.requests == [1, 0, 0]
 
 
 def test_a_frame_costs_nothing_to_viewers_of_other_rungs() -> None:
@@ -248,7 +369,8 @@ def test_a_lost_packet_is_sent_again_on_the_wire() -> None:
         assert viewer.outlet.retransmissions == 1
 
 
-LEVELS = StreamDescription("main", 1, tuple(Rung(f"r{rung}", 64, 36, 30.0, 100_000, 3) for rung in (0, 1))).levels()
+LADDER = StreamDescription("main", 1, tuple(Rung(f"r{rung}", 64, 36, 30.0, 100_000 - rung, 3) for rung in (0, 1)))
+LEVELS = LADDER.levels()
 SLOTS = ((0, False), (2, True), (1, True), (2, False))
 LAG = (2, 0)
 """Pictures by which a rung's encoder lags."""

@@ -95,6 +95,7 @@ class Feed:
         if description.epoch != self._epoch:
             self._epoch = description.epoch
             self._wanted_bitrate.clear()
+        self.forwarder.describe(description)
         self._on_description(description)
 
     def _frame(self, frame: EncodedFrame) -> None:

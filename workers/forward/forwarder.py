@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from broadcaster.adaptation.levels import Level
-from broadcaster.stream import EncodedFrame
+from broadcaster.stream import EncodedFrame, StreamDescription
 from workers.forward.fanout import Audience, Fanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
@@ -41,10 +41,16 @@ class FrameSelector(Protocol):
 class ForwarderSettings:
     """`report_interval`: seconds between the sender reports of a viewer. `keyframe_timeout`: seconds after which a
     keyframe that was asked for and did not come is asked for again.
+
+    A newcomer is sent what its rung has had since the last keyframe, while that is at most `opening_age` seconds and
+    `opening_octets` octets: a rung gives a keyframe each half second at most, so that later than this a new one comes
+    as soon, and costs the newcomer less.
     """
 
     report_interval: float = 1.0
     keyframe_timeout: float = 1.0
+    opening_age: float = 0.6
+    opening_octets: int = 256_000
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +117,45 @@ class _Rung:
         self.audiences.clear()
 
 
+class _Opening:
+    """The frames of one rung since its last keyframe, as long as they are young and few."""
+
+    __slots__ = ("_frames", "_octets", "_settings", "_since")
+
+    def __init__(self, settings: ForwarderSettings) -> None:
+        self._settings = settings
+        self._frames: list[EncodedFrame] = []
+        self._octets = 0
+        self._since = 0.0
+
+    def add(self, frame: EncodedFrame, now: float) -> None:
+        if frame.keyframe:
+            self._frames.clear()
+            self._octets, self._since = 0, now
+        elif not self._frames:
+            return
+        self._frames.append(frame)
+        self._octets += len(frame.payload)
+        self._expire(now)
+
+    def frames(self, now: float) -> list[EncodedFrame]:
+        """The frames, the keyframe first, dated as if all were captured with the newest.
+
+        They leave together. A player that saw the time of their capture between them would take the stream for as late
+        as the oldest, and keep that delay.
+        """
+        self._expire(now)
+        newest = len(self._frames) - 1
+        return [
+            replace(frame, timestamp=(self._frames[-1].timestamp - newest + place) & 0xFFFFFFFF)
+            for place, frame in enumerate(self._frames)
+        ]
+
+    def _expire(self, now: float) -> None:
+        if now - self._since > self._settings.opening_age or self._octets > self._settings.opening_octets:
+            self._frames.clear()
+
+
 class Forwarder:
     """The viewers of one stream in one worker, ordered by rung, so that a frame costs nothing to the others.
 
@@ -134,6 +179,9 @@ class Forwarder:
         self._monotonic = monotonic
         self._places: dict[Outlet, _Place] = {}
         self._by_rung: dict[int, _Rung] = {}
+        self._openings: dict[int, _Opening] = {}
+        """Of rungs with viewers only: the frames of others do not come, or have gaps."""
+        self._description: StreamDescription | None = None
         self._requested: dict[int, float] = {}
         self._demand: dict[int, int] = {}
 
@@ -145,11 +193,20 @@ class Forwarder:
         """Viewers by rung; a viewer that changes rungs counts on both."""
         return self._demand
 
+    def describe(self, description: StreamDescription) -> None:
+        """Take the stream's description, before the frames that it is about."""
+        if self._description is None or not description.continues(self._description):
+            self._openings.clear()
+        self._description = description
+
     def attach(self, outlet: Outlet, selector: FrameSelector) -> None:
-        """Begin to forward to `outlet`; the keyframe that it waits for is asked for at once."""
+        """Begin to forward to `outlet`. It starts with the frames since a recent keyframe of the rung that it waits
+        for; where there was none, one is asked for at once.
+        """
         place = _Place(outlet, selector, self._monotonic())
         outlet.listener = self
         self._places[outlet] = place
+        self._open(place)
         self._move(place)
         self._tell_demand()
 
@@ -174,6 +231,10 @@ class Forwarder:
         rung = self._by_rung.get(frame.rung)
         if rung is None or not frame.payload:
             return
+        opening = self._openings.get(frame.rung)
+        if opening is None:
+            opening = self._openings[frame.rung] = _Opening(self._settings)
+        opening.add(frame, self._monotonic())
         if audience := rung.audience(frame):
             self._fanout.send(frame, audience)
         if not rung.asked:
@@ -215,6 +276,15 @@ class Forwarder:
         """A viewer lost packets that may be sent again."""
         self._fanout.resend(outlet, lost)
 
+    def _open(self, place: _Place) -> None:
+        selector = place.selector
+        if selector.current is not None or selector.waiting_for not in self._openings:
+            return
+        audience = Audience.of([place.outlet])
+        for frame in self._openings[selector.waiting_for].frames(self._monotonic()):
+            if selector.accepts(frame):
+                self._fanout.send(frame, audience)
+
     def _request(self, rung: int) -> None:
         if rung not in self._requested:
             self._requested[rung] = self._monotonic()
@@ -246,4 +316,6 @@ class Forwarder:
         demand = {number: len(rung) for number, rung in sorted(self._by_rung.items())}
         if demand != self._demand:
             self._demand = demand
+            for number in self._openings.keys() - demand.keys():
+                del self._openings[number]
             self._on_demand(demand)
