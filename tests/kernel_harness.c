@@ -169,6 +169,7 @@ static bc_frame picture(const uint8_t *payload, uint32_t size) {
         .offset = draw(2) ? 1.7e9 : times[draw(5)],
         .size = size,
         .timestamp = draw(1u << 30) * 4,
+        .end = (uint32_t)(((uint64_t)size + CHUNK - 1) / CHUNK),
         .keyframe = (uint8_t)draw(2),
         .layer = (uint8_t)draw(4),
         .sync = (uint8_t)draw(2),
@@ -206,11 +207,16 @@ static void round_of_frames(bc_kernel *kernel, int hostile) {
             frame.now = 5.0, frame.offset = 1.7e9;
         uint32_t skipped = 99, count = draw(OUTLETS + 1);
         uint64_t drops = total(outlets, offsetof(bc_outlet, drops)), datagrams_before = datagrams;
-        int64_t left = bc_send(kernel, pointers, count, &frame, &skipped);
-        REQUIRE(left >= 0 && skipped <= python);
+        uint32_t packets = frame.end;
+        int64_t left = 0;
+        for (frame.end = 0; frame.end < packets; frame.first = frame.end) {
+            frame.end += draw(3) ? packets - frame.end : 1 + draw(packets - frame.end);
+            int64_t some = bc_send(kernel, pointers, count, &frame, &skipped);
+            REQUIRE(some >= 0 && skipped <= python);
+            left += some;
+        }
         drops = total(outlets, offsetof(bc_outlet, drops)) - drops;
-        uint64_t packets = (size + CHUNK - 1) / CHUNK;
-        REQUIRE((uint64_t)left + drops == packets * (count - skipped));
+        REQUIRE((uint64_t)left + drops == (uint64_t)packets * (count - skipped));
         REQUIRE((uint64_t)left == datagrams - datagrams_before);
         REQUIRE(hostile || drops == 0);
         sent += (uint64_t)left;
@@ -228,9 +234,13 @@ static void impossible_frames(bc_kernel *kernel) {
     uint32_t skipped = 99;
     bc_frame none = picture(NULL, 1), empty = picture(&octet, 0), huge = picture(&octet, UINT32_MAX);
     bc_frame large = picture(&octet, MAX_PACKETS * CHUNK + 1), layered = picture(&octet, 1);
+    bc_frame nothing = picture(&octet, 1), beyond = picture(&octet, 1), backwards = picture(&octet, 1);
     layered.layer = 4;
-    const bc_frame *frames[] = {&none, &empty, &huge, &large, &layered};
-    for (int number = 0; number < 5; number++)
+    nothing.end = 0;
+    beyond.end = 2;
+    backwards.first = UINT32_MAX;
+    const bc_frame *frames[] = {&none, &empty, &huge, &large, &layered, &nothing, &beyond, &backwards};
+    for (int number = 0; number < 8; number++)
         REQUIRE(bc_send(kernel, NULL, 0, frames[number], &skipped) == -1 && skipped == 0);
 }
 

@@ -107,6 +107,75 @@ def test_kernel_and_twin_send_the_same_bytes_and_keep_the_same_state(
         assert one.outlet.drops == 0
 
 
+@settings(deadline=None, max_examples=150)
+@given(
+    negotiated(),
+    st.lists(st.tuples(frames, st.lists(st.tuples(st.integers(1, 60), st.booleans()), max_size=8)), max_size=8),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_frame_in_parts_is_the_same_bytes_as_whole_whoever_sends_which_part(
+    parameters: OutletParameters,
+    pictures: list[tuple[EncodedFrame, list[tuple[int, bool]]]],
+    segments: bool,
+    rest_by_kernel: bool,
+) -> None:
+    with RtpViewer(parameters=parameters, start=9) as one, RtpViewer(parameters=parameters, start=9) as two:
+        whole, senders = fanout(), (PythonFanout(CLOCK, monotonic=lambda: NOW), fanout())
+        for viewer in (one, two):
+            viewer.outlet.state.segmentation = segments
+            viewer.outlet.state.sequence = 0x10000 - 9
+        for picture, cuts in pictures:
+            whole.send(picture, Audience([one.outlet]))
+            serial, other = (sender.shelve(picture) for sender in senders)
+            assert serial == other
+            first, total, sent = 0, packets.packets_of(picture), 0
+            for count, by_kernel in [*cuts, (total, rest_by_kernel)]:
+                end = min(first + count, total)
+                if first < end:
+                    sent += senders[by_kernel].send_part(picture, serial, Audience([two.outlet]), first, end)
+                first = end
+            assert sent == total
+            assert one.datagrams() == two.datagrams()
+        assert content(one.outlet) == content(two.outlet)
+
+
+@pytest.mark.parametrize("make", [PythonFanout, NativeFanout])
+def test_a_part_that_does_not_continue_is_not_sent(make: Any) -> None:
+    with RtpViewer() as viewer, RtpViewer(number=1) as fresh:
+        sender: Fanout = make(CLOCK, lambda: NOW)
+        audience = Audience([viewer.outlet])
+        one, two = frame(1), frame(2)
+        first, second = sender.shelve(one), sender.shelve(two)
+        assert sender.send_part(one, first, Audience([fresh.outlet]), 1, 4) == 0
+        assert (fresh.outlet.drops, fresh.outlet.packets) == (3, 0)
+        assert sender.send_part(one, first, audience, 0, 2) == 2
+        assert sender.send_part(one, first, audience, 3, 4) == 0
+        assert sender.send_part(two, second, audience, 2, 4) == 0
+        assert sender.send_part(one, first, audience, 2, 3) == 1
+        assert viewer.outlet.drops == 3
+        assert sender.send_part(two, second, audience, 0, 4) == 4
+        assert sender.send_part(one, first, audience, 3, 4) == 0
+        numbers = [packet.sequence for packet in viewer.received()]
+        assert numbers == list(range(numbers[0], numbers[0] + 7))
+
+
+@pytest.mark.parametrize("make", [PythonFanout, NativeFanout])
+def test_a_frame_goes_on_where_the_viewer_has_moved_to(make: Any) -> None:
+    with RtpViewer() as viewer:
+        sender: Fanout = make(CLOCK, lambda: NOW)
+        stream, datagrams = StreamPath(viewer.sender), viewer.outlet.path
+        picture, received = frame(1, size=8 * CHUNK_SIZE), []
+        serial = sender.shelve(picture)
+        for first, path in ((0, datagrams), (2, stream), (4, datagrams), (6, stream)):
+            viewer.outlet.path = path
+            assert sender.send_part(picture, serial, Audience([viewer.outlet]), first, first + 2) == 2
+            received += [*viewer.received(), *(viewer.decrypt(data) for data in stream.sent)]
+            stream.sent.clear()
+        assert b"".join(packet.chunk for packet in received) == picture.payload
+        assert [packet.marker for packet in received] == [False] * 7 + [True]
+
+
 @pytest.mark.parametrize(("profile", "family"), [*product(KEY_SIZES, (socket.AF_INET, socket.AF_INET6))])
 def test_a_receiver_decrypts_what_the_kernel_sends(profile: int, family: socket.AddressFamily) -> None:
     host = "127.0.0.1" if family == socket.AF_INET else "::1"

@@ -19,7 +19,15 @@ from broadcaster.stream import EncodedFrame
 from workers.forward.clock import WallClock
 from workers.forward.history import HISTORY_LIMITS, LostPacket
 from workers.forward.outlet import Outlet
-from workers.forward.packets import CHUNK_SIZE, DESCRIPTOR_SIZE, MARKER, MAX_DATAGRAM, OSN_SIZE, packetise
+from workers.forward.packets import (
+    CHUNK_SIZE,
+    DESCRIPTOR_SIZE,
+    MARKER,
+    MAX_DATAGRAM,
+    OSN_SIZE,
+    packetise,
+    packets_of,
+)
 from workers.forward.srtp import protect
 from workers.forward.state import ffi as state_ffi
 
@@ -49,6 +57,19 @@ class Audience(tuple[Outlet, ...]):
         """The outlets' states as an array of pointers."""
         return state_ffi.new("bc_outlet *[]", [outlet.state for outlet in self])
 
+    @cached_property
+    def _parts(self) -> dict[int, list[Audience]]:
+        return {}
+
+    def parts(self, size: int) -> list[Audience]:
+        """The audience in parts of at most `size` outlets: by a power of two, so that few divisions are kept."""
+        if len(self) <= size:
+            return [self]
+        size = 1 << size.bit_length() - 1
+        if size not in self._parts:
+            self._parts[size] = [Audience(self[start : start + size]) for start in range(0, len(self), size)]
+        return self._parts[size]
+
 
 def _socket(outlet: Outlet) -> int:
     return int(outlet.state.socket)
@@ -59,6 +80,16 @@ class Fanout(Protocol):
 
     def send(self, frame: EncodedFrame, outlets: Audience) -> int:
         """Send a frame, which is not empty, to every outlet; return the number of packets that left."""
+
+    def shelve(self, frame: EncodedFrame) -> int:
+        """Keep a frame that will be sent in parts; return its serial number."""
+
+    def send_part(self, frame: EncodedFrame, serial: int, outlets: Audience, first: int, end: int) -> int:
+        """Send packets `first` to `end` - 1 of a shelved frame; return the number that left.
+
+        An outlet gets all parts of a frame, in order, before it gets another frame. A part that does not continue what
+        it was sent last counts in its `drops`.
+        """
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         """Send lost packets again on the outlet's RTX stream (RFC 4588); return the number that left."""
@@ -151,20 +182,29 @@ class PythonFanout:
         self._layouts: dict[tuple[int, int], _Layout] = {}
 
     def send(self, frame: EncodedFrame, outlets: Audience) -> int:
-        now = self._monotonic()
-        return self.send_shelved(frame, self.shelf.put(frame, now), now, outlets)
+        return self.send_part(frame, self.shelve(frame), outlets, 0, packets_of(frame))
 
-    def send_shelved(self, frame: EncodedFrame, serial: int, now: float, outlets: Iterable[Outlet]) -> int:
-        """Send a frame that is on the shelf already."""
+    def shelve(self, frame: EncodedFrame) -> int:
+        return self.shelf.put(frame, self._monotonic())
+
+    def send_part(self, frame: EncodedFrame, serial: int, outlets: Iterable[Outlet], first: int, end: int) -> int:
         monotonic, offset, layouts = self._monotonic, self._clock.offset, self._layouts
-        chunks = packetise(frame)
+        now = monotonic()
+        chunks = packetise(frame, first, end)
+        ends_frame = end == packets_of(frame)
         batches = [
-            _Batch(chunks[start : start + MAX_BATCH], start + MAX_BATCH >= len(chunks))
+            _Batch(chunks[start : start + MAX_BATCH], ends_frame and start + MAX_BATCH >= len(chunks))
             for start in range(0, len(chunks), MAX_BATCH)
         ]
         sent = 0
         for outlet in outlets:
-            head, rest = outlet.begin(frame, serial, now, monotonic() + offset)
+            if first == 0:
+                head, rest = outlet.begin(frame, serial, now, monotonic() + offset)
+            elif (again := outlet.resume(frame, serial, first, monotonic() + offset)) is not None:
+                head = rest = again
+            else:
+                outlet.state.drops += end - first
+                continue
             layout = layouts.get(outlet.shape) or self._lay_out(outlet.shape)
             for batch in batches:
                 if batch.layout is not layout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from broadcaster.adaptation.levels import Level
@@ -12,6 +12,7 @@ from broadcaster.stream import EncodedFrame, StreamDescription
 from workers.forward.fanout import Audience, Fanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
+from workers.forward.pacing import CallAt, Pacer, PacingSettings, call_at
 
 
 class FrameSelector(Protocol):
@@ -51,6 +52,7 @@ class ForwarderSettings:
     keyframe_timeout: float = 1.0
     opening_age: float = 0.6
     opening_octets: int = 256_000
+    pacing: PacingSettings = field(default_factory=PacingSettings)
 
 
 @dataclass(slots=True, eq=False)
@@ -160,7 +162,8 @@ class Forwarder:
     """The viewers of one stream in one worker, ordered by rung, so that a frame costs nothing to the others.
 
     `request_keyframe(rung)` is called when somebody needs one and none is on its way. `on_demand` gets the number of
-    viewers by rung, those that wait for a rung included, whenever it changes. `now` is monotonic seconds throughout.
+    viewers by rung, those that wait for a rung included, whenever it changes. `now` is monotonic seconds throughout;
+    `call_at` is the event loop's, where big frames are spread over time.
     """
 
     def __init__(
@@ -171,12 +174,14 @@ class Forwarder:
         *,
         settings: ForwarderSettings = ForwarderSettings(),
         monotonic: Callable[[], float] = time.monotonic,
+        call_at: CallAt = call_at,
     ) -> None:
         self._fanout = fanout
         self._request_keyframe = request_keyframe
         self._on_demand = on_demand
         self._settings = settings
         self._monotonic = monotonic
+        self._pacer = Pacer(fanout, settings=settings.pacing, monotonic=monotonic, call_at=call_at)
         self._places: dict[Outlet, _Place] = {}
         self._by_rung: dict[int, _Rung] = {}
         self._openings: dict[int, _Opening] = {}
@@ -198,6 +203,7 @@ class Forwarder:
         if self._description is None or not description.continues(self._description):
             self._openings.clear()
         self._description = description
+        self._pacer.bitrates = {number: rung.bitrate for number, rung in enumerate(description.rungs)}
 
     def attach(self, outlet: Outlet, selector: FrameSelector) -> None:
         """Begin to forward to `outlet`. It starts with the frames since a recent keyframe of the rung that it waits
@@ -216,6 +222,7 @@ class Forwarder:
         if place is None:
             return
         outlet.listener = None
+        self._pacer.forget(outlet)
         self._leave(place)
         self._tell_demand()
 
@@ -235,10 +242,7 @@ class Forwarder:
         if opening is None:
             opening = self._openings[frame.rung] = _Opening(self._settings)
         opening.add(frame, self._monotonic())
-        if audience := rung.audience(frame):
-            self._fanout.send(frame, audience)
-        if not rung.asked:
-            return
+        audience = rung.audience(frame)
         accepted = []
         moved = []
         for place in rung.asked:
@@ -247,8 +251,7 @@ class Forwarder:
                 accepted.append(place.outlet)
             if selector.waiting_for != place.waiting_for or selector.steady is not None:
                 moved.append(place)
-        if accepted:
-            self._fanout.send(frame, Audience.of(accepted))
+        self._pacer.send(frame, audience, accepted)
         if moved:
             for place in moved:
                 self._move(place)

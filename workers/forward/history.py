@@ -95,7 +95,7 @@ class History:
         state = self._state
         kept = range(self._oldest, state.recorded)
         place = bisect_right(kept, number, key=self._first) - 1
-        if place < 0:
+        if place < 0 or number >= state.sequence:
             return None
         record = state.records[kept[place] % state.capacity]
         index = number - record.first

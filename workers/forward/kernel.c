@@ -207,23 +207,13 @@ static int is_sound(const bc_outlet *outlet) {
            outlet->address_size >= sizeof(struct sockaddr_in) && outlet->address_size <= sizeof outlet->address;
 }
 
-/* Advance what counts frames, remember the frame, and write what stands in front of its first chunk. */
-static uint32_t begin(bc_outlet *outlet, const bc_frame *frame, uint8_t *prefix) {
-    uint32_t timestamp = frame->timestamp;
-    if (outlet->recorded && outlet->timestamp - timestamp < RTP_CLOCK)
-        timestamp = outlet->timestamp + 1;
-    outlet->timestamp = timestamp;
-    outlet->picture_id = (outlet->picture_id + 1) & 0x7FFF;
-    if (frame->layer == 0) {
-        outlet->tl0++;
-        if (frame->keyframe)
-            outlet->key_index = (outlet->key_index + 1) & 0x1F;
-    }
-
+/* Write what stands in front of a chunk of the frame that was begun last; return its size. */
+static uint32_t write_prefix(const bc_outlet *outlet, const bc_frame *frame, uint8_t *prefix) {
+    const bc_record *record = &outlet->records[(outlet->recorded - 1) % outlet->capacity];
     uint32_t extensions = outlet->extensions_size;
     prefix[0] = extensions ? 0x90 : 0x80;
     prefix[1] = outlet->payload_type;
-    put32(prefix + 4, timestamp);
+    put32(prefix + 4, record->timestamp);
     put32(prefix + 8, outlet->ssrc);
     memcpy(prefix + HEADER, outlet->extensions, extensions);
     if (outlet->time_at) {
@@ -239,12 +229,22 @@ static uint32_t begin(bc_outlet *outlet, const bc_frame *frame, uint8_t *prefix)
         at[0] = (uint8_t)(stamp >> 16);
         put16(at + 1, stamp);
     }
-    uint8_t *descriptor = prefix + HEADER + extensions;
-    descriptor[0] = 0x90;
-    descriptor[1] = 0xF0;
-    put16(descriptor + 2, 0x8000u | outlet->picture_id);
-    descriptor[4] = outlet->tl0;
-    descriptor[5] = (uint8_t)(frame->layer << 6 | frame->sync << 5 | outlet->key_index);
+    memcpy(prefix + HEADER + extensions, record->descriptor, DESCRIPTOR);
+    return HEADER + extensions + DESCRIPTOR;
+}
+
+/* Advance what counts frames, and remember the frame. */
+static void begin(bc_outlet *outlet, const bc_frame *frame) {
+    uint32_t timestamp = frame->timestamp;
+    if (outlet->recorded && outlet->timestamp - timestamp < RTP_CLOCK)
+        timestamp = outlet->timestamp + 1;
+    outlet->timestamp = timestamp;
+    outlet->picture_id = (outlet->picture_id + 1) & 0x7FFF;
+    if (frame->layer == 0) {
+        outlet->tl0++;
+        if (frame->keyframe)
+            outlet->key_index = (outlet->key_index + 1) & 0x1F;
+    }
 
     bc_record *record = &outlet->records[outlet->recorded++ % outlet->capacity];
     record->first = outlet->sequence;
@@ -252,8 +252,20 @@ static uint32_t begin(bc_outlet *outlet, const bc_frame *frame, uint8_t *prefix)
     record->at = frame->now;
     record->timestamp = timestamp;
     record->size = frame->size;
-    memcpy(record->descriptor, descriptor, DESCRIPTOR);
-    return HEADER + extensions + DESCRIPTOR;
+    record->descriptor[0] = 0x90;
+    record->descriptor[1] = 0xF0;
+    put16(record->descriptor + 2, 0x8000u | outlet->picture_id);
+    record->descriptor[4] = outlet->tl0;
+    record->descriptor[5] = (uint8_t)(frame->layer << 6 | frame->sync << 5 | outlet->key_index);
+}
+
+/* Whether the outlet was sent this frame's packets up to `first`, and nothing since. */
+static int continues(const bc_outlet *outlet, const bc_frame *frame) {
+    if (outlet->recorded == 0)
+        return 0;
+    const bc_record *record = &outlet->records[(outlet->recorded - 1) % outlet->capacity];
+    return record->serial == frame->serial && record->size == frame->size &&
+           outlet->sequence == record->first + frame->first;
 }
 
 /* Build and protect the packets of one run in the arena; 0 when the cipher refused one, which drops the run. */
@@ -284,13 +296,19 @@ static int build(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame, ui
     return 1;
 }
 
-static void send_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame, uint32_t total) {
+static void send_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame) {
+    if (frame->first == 0) {
+        begin(outlet, frame);
+    } else if (!continues(outlet, frame)) {
+        outlet->drops += frame->end - frame->first;
+        return;
+    }
     uint8_t prefix[MAX_PREFIX] = {0};
-    uint32_t prefix_size = begin(outlet, frame, prefix);
+    uint32_t prefix_size = write_prefix(outlet, frame, prefix);
     uint32_t stride = prefix_size + CHUNK + outlet->tag_size;
     uint32_t overhead = prefix_size - DESCRIPTOR + outlet->tag_size;
-    for (uint32_t index = 0; index < total; index += RUN) {
-        uint32_t packets = total - index < RUN ? total - index : RUN;
+    for (uint32_t index = frame->first; index < frame->end; index += RUN) {
+        uint32_t packets = frame->end - index < RUN ? frame->end - index : RUN;
         if (kernel->messages + (outlet->segmentation ? 1 : packets) > MESSAGES ||
             kernel->used + packets * stride > ARENA)
             flush(kernel);
@@ -316,7 +334,8 @@ int64_t bc_send(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, co
     if (frame->payload == NULL || frame->size == 0 || frame->size > (uint32_t)MAX_PACKETS * CHUNK || frame->layer > 3 ||
         frame->sync > 1)
         return -1;
-    uint32_t total = (frame->size + CHUNK - 1) / CHUNK;
+    if (frame->first >= frame->end || frame->end > (frame->size + CHUNK - 1) / CHUNK)
+        return -1;
     kernel->sent = 0;
     kernel->patience = PATIENCE;
     for (uint32_t number = 0; number < count; number++) {
@@ -326,14 +345,14 @@ int64_t bc_send(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, co
             continue;
         }
         if (!is_sound(outlet)) {
-            outlet->drops += total;
+            outlet->drops += frame->end - frame->first;
             continue;
         }
         if (outlet->socket != kernel->socket) {
             flush(kernel);
             kernel->socket = outlet->socket;
         }
-        send_to(kernel, outlet, frame, total);
+        send_to(kernel, outlet, frame);
     }
     flush(kernel);
     return kernel->sent;

@@ -35,7 +35,7 @@ typedef struct {
     uint8_t address[28];    /* sockaddr_in or sockaddr_in6 */
 } bc_outlet;
 
-/* A frame to send. */
+/* A frame to send, or a part of one: packets `first` to `end` - 1, where 0 is the frame's first. */
 typedef struct {
     const uint8_t *payload;
     uint64_t serial;
@@ -43,6 +43,7 @@ typedef struct {
     double offset;          /* wall clock minus monotonic clock, seconds */
     uint32_t size;          /* octets, 1 to BC_MAX_FRAME */
     uint32_t timestamp;     /* RTP */
+    uint32_t first, end;
     uint8_t keyframe, layer, sync;
     uint8_t frozen;         /* stamp everything with `now` instead of reading the clock for each viewer */
 } bc_frame;
@@ -54,5 +55,8 @@ bc_kernel *bc_open(void *protect);
 void bc_close(bc_kernel *kernel);
 
 /* Send a frame to every outlet; return the number of packets that left, or -1 when the frame's shape is impossible.
-   `skipped` gets the number of outlets left to Python (socket < 0). Blocks for 3 ms at most. */
+   `skipped` gets the number of outlets left to Python (socket < 0). Blocks for 3 ms at most.
+
+   Of a frame in parts an outlet gets all, in order, before it gets another frame; a part that does not continue what
+   went before counts in `drops`. */
 int64_t bc_send(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame, uint32_t *skipped);

@@ -17,6 +17,7 @@ from workers.forward.clock import WallClock
 from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
+from workers.forward.packets import packets_of
 from workers.forward.srtp import DIRECT
 from workers.forward.state import ffi, lib
 
@@ -59,10 +60,16 @@ class NativeFanout:
         self._skipped = ffi.new("uint32_t *")
 
     def send(self, frame: EncodedFrame, outlets: Audience) -> int:
-        now = self._monotonic()
+        return self.send_part(frame, self.shelve(frame), outlets, 0, packets_of(frame))
+
+    def shelve(self, frame: EncodedFrame) -> int:
+        return self._twin.shelve(frame)
+
+    def send_part(self, frame: EncodedFrame, serial: int, outlets: Audience, first: int, end: int) -> int:
         shape, payload, skipped = self._frame, frame.payload, self._skipped
-        shape.serial = serial = self._twin.shelf.put(frame, now)
-        shape.now = now
+        shape.serial = serial
+        shape.now = self._monotonic()
+        shape.first, shape.end = first, end
         shape.payload = memory = ffi.from_buffer("uint8_t[]", payload)
         shape.size = len(payload)
         shape.timestamp = frame.timestamp
@@ -74,7 +81,7 @@ class NativeFanout:
             return 0
         if skipped[0]:
             others = [outlet for outlet in outlets if outlet.state.socket < 0]
-            sent += self._twin.send_shelved(frame, serial, now, others)
+            sent += self._twin.send_part(frame, serial, others, first, end)
         return sent
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:

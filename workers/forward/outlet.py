@@ -269,6 +269,20 @@ class Outlet:
             return head, head
         return head, pack(timestamp, source, extensions, CONTINUATION, picture, tl0, last)
 
+    def resume(self, frame: EncodedFrame, serial: int, first: int, wall: float) -> bytes | None:
+        """What stands between sequence number and chunk in the packets of the frame begun last, from number `first` on;
+        None when what was sent last is not the part before.
+        """
+        state = self.state
+        if not state.recorded:
+            return None
+        place = (state.recorded - 1) % state.capacity * RECORD.size
+        begun, known, _, timestamp, size, descriptor = RECORD.unpack_from(self._view, place)
+        if known != serial or size != len(frame.payload) or state.sequence != begun + first:
+            return None
+        _, picture, tl0, last = struct.unpack("!HHBB", descriptor)
+        return self.pack_head(timestamp, self.source, self.extensions.at(wall), CONTINUATION, picture, tl0, last)
+
     def number_transport(self, buffer: memoryview, start: int) -> None:
         """Write the next transport-wide sequence number into the packet that begins at `start`."""
         state = self.state

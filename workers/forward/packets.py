@@ -37,13 +37,20 @@ CONTINUATION = 0x80F0
 """The same in its other packets, without S."""
 
 
-def packetise(frame: EncodedFrame) -> tuple[bytes, ...]:
-    """Cut a VP8 frame into chunks of CHUNK_SIZE octets, the last one possibly shorter.
+def packets_of(frame: EncodedFrame) -> int:
+    """How many packets a frame makes."""
+    return -(-len(frame.payload) // CHUNK_SIZE)
+
+
+def packetise(frame: EncodedFrame, first: int = 0, end: int | None = None) -> tuple[bytes, ...]:
+    """Cut a VP8 frame into chunks of CHUNK_SIZE octets, the last one possibly shorter; return those from number `first`
+    up to `end`, or all.
 
     Equal sizes let the operating system cut one large send into datagrams (UDP_SEGMENT wants them so).
     """
     payload = frame.payload
-    return tuple([payload[start : start + CHUNK_SIZE] for start in range(0, len(payload), CHUNK_SIZE)])
+    starts = range(0, len(payload), CHUNK_SIZE)[first:end]
+    return tuple([payload[start : start + CHUNK_SIZE] for start in starts])
 
 
 @dataclass(frozen=True, slots=True)
