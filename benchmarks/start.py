@@ -24,8 +24,8 @@ OTHERS = 10
 """Viewers that play already, on the same rung, in the later joins."""
 
 PAUSE = (0.5, 1.0)
-"""Seconds between two of those joins. A rung gives a keyframe each half second at most, so whoever joins right behind
-another waits for the next one: that is the figure "in a rush", joins without a pause.
+"""Seconds between two of those joins. A rung gives a keyframe each half second at most; whoever joins right behind
+another starts with the frames since the last one: that is the figure "in a rush", joins without a pause.
 """
 
 AGES = 30
