@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-KERNEL := setup.py $(wildcard workers/forward/kernel*)
+KERNEL := setup.py $(wildcard workers/forward/*.[ch] workers/forward/kernel_build.py)
 
 $(VENV)/.installed: requirements.txt pyproject.toml $(KERNEL)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,10 @@ test: $(VENV)/.installed-dev system lint ## lint and all tests
 sanitize: $(VENV)/.installed-dev ## the C kernel under AddressSanitizer and UBSan, longer than `make test` does
 	SANITIZER_ROUNDS=20000 $(BIN)/pytest --timeout 600 tests/test_native.py -k sanitizer
 
+SECONDS ?= 3600
+fuzz: $(VENV)/.installed-dev ## the readers of what viewers send, fuzzed for SECONDS=3600
+	FUZZ_SECONDS=$(SECONDS) $(BIN)/pytest tests/test_feedback.py -k fuzzer
+
 bench: $(VENV)/.installed-dev ## benchmarks, side by side, on loopback
 	$(BIN)/python -m benchmarks
 
@@ -52,4 +56,4 @@ lock: ## pin the dependencies anew (needs uv)
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help run lint system test sanitize bench lock clean
+.PHONY: help run lint system test sanitize fuzz bench lock clean

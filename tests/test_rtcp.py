@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.errors import RtcpError
+from tests.transport_feedback import Chunks, transport_feedback
 from workers.forward import rtcp
 
 SSRC = 0x11111111
@@ -87,6 +88,82 @@ def test_remb_is_read(mantissa: int, exponent: int) -> None:
     assert found.remb is not None
     assert abs(found.remb - (mantissa << exponent)) <= (mantissa << exponent) / 2**17
     assert found.remb_ssrcs == (SSRC, 9)
+
+
+@pytest.mark.parametrize("chunks", ["runs", "pairs"])
+def test_arrivals_add_up_their_deltas_across_all_wraps(chunks: Chunks) -> None:
+    packet = transport_feedback(0xFFFE, 0xFFFFFF, [250, 0, None, 300, -1000, 5], chunks=chunks)
+    start = 2**32 - 256
+    assert rtcp.parse(packet).arrivals == [
+        (0xFFFE, start + 250),
+        (0xFFFF, start + 250),
+        (0, None),
+        (1, (start + 550) % 2**32),
+        (2, (start - 450) % 2**32),
+        (3, (start - 445) % 2**32),
+    ]
+
+
+@pytest.mark.parametrize("chunks", ["runs", "bits", "pairs"])
+@pytest.mark.parametrize("count", [1, 6, 7, 8, 13, 14, 15, 100])
+def test_arrivals_are_read_from_every_kind_of_chunk(chunks: Chunks, count: int) -> None:
+    deltas = [None if number % 3 == 2 else number for number in range(count)]
+    found = rtcp.parse(transport_feedback(10, 2, deltas, chunks=chunks) + PLI)
+    ticks, expected = 512, []
+    for number, delta in enumerate(deltas):
+        ticks += delta or 0
+        expected.append((10 + number, None if delta is None else ticks))
+    assert found.arrivals == expected
+    assert found.pictures_lost == [SSRC]
+
+
+def test_chunks_as_the_draft_writes_them_are_read() -> None:
+    """The examples of its sections 3.1.3 and 3.1.4; in the last one a large delta stands for the reserved status."""
+    head = struct.pack("!IIHHI", 1, SSRC, 0, 221 + 14 + 7, 0)
+    chunks = bytes([0b00000000, 221, 0b10011111, 0b00011100, 0b11001001, 0b01010000])
+    deltas = bytes([1] * 8) + b"\xff\xfe" + bytes([1] * 3)
+    packet = head + chunks + deltas
+    packet += bytes(-len(packet) % 4)
+    found = rtcp.parse(struct.pack("!BBH", 0x8F, 205, len(packet) // 4) + packet).arrivals
+    assert len(found) == 242
+    assert all(ticks is None for _, ticks in found[:221])
+    assert [ticks for _, ticks in found[221:235]] == [None, 1, 2, 3, 4, 5, None, None, None, 6, 7, 8, None, None]
+    assert [ticks for _, ticks in found[235:]] == [None, 6, 7, 8, 9, None, None]
+
+
+def test_feedback_on_more_packets_than_anyone_asks_for_is_cut_short() -> None:
+    packet = transport_feedback(5, 0, [None] * 0xFFFF) * 50
+    found = rtcp.parse(packet).arrivals
+    assert len(found) == rtcp.MAX_ARRIVALS
+    assert found[-1] == (5 + rtcp.MAX_ARRIVALS - 1, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        struct.pack("!HHI", 0, 1, 0),
+        struct.pack("!HHIHH", 0, 0x2000, 0, 0x1FFF, 0),
+        struct.pack("!HHIHH", 0, 1, 0, 0x6001, 0),
+        struct.pack("!HHIHH", 0, 3, 0, 0x2003, 0),
+        struct.pack("!HHIHH", 0, 2, 0, 0x4002, 0),
+        struct.pack("!HHIHH", 0, 7, 0, 0xC003, 0),
+        struct.pack("!HHIHH", 0, 14, 0, 0x8007, 0),
+    ],
+)
+def test_malformed_arrivals_are_refused(body: bytes) -> None:
+    packet = struct.pack("!BBHII", 0x8F, 205, 2 + len(body) // 4, 1, SSRC) + body
+    with pytest.raises(RtcpError, match=r".+\."):
+        rtcp.parse(packet)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_padding_of_any_size_is_no_feedback(size: int) -> None:
+    """Chromium pads transport-wide feedback by 1 to 3 octets."""
+    deltas = [1] * (6 - size)
+    packet = transport_feedback(0, 0, deltas)
+    assert packet[0] & 0x20 == (0x20 if size < 4 else 0)
+    assert len(rtcp.parse(packet + PLI).arrivals) == len(deltas)
 
 
 def test_a_compound_packet_is_read_whole() -> None:

@@ -1,4 +1,4 @@
-"""Builds the extension module `workers.forward._kernel` out of kernel.c. Run by setup.py."""
+"""Builds the extension module `workers.forward._kernel` out of the C files beside this one. Run by setup.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 from cffi import FFI
 
 _HERE = Path("workers/forward")
+_PARTS = ("kernel", "feedback")
 
 builder = FFI()
-builder.cdef((_HERE / "kernel.h").read_text())
+for _part in _PARTS:
+    builder.cdef((_HERE / f"{_part}.h").read_text())
 builder.set_source(
     "workers.forward._kernel",
-    '#include "kernel.c"',
+    "\n".join(f'#include "{part}.h"' for part in _PARTS),
+    sources=[str(_HERE / f"{part}.c") for part in _PARTS],
     include_dirs=[str(_HERE)],
-    depends=[str(_HERE / name) for name in ("kernel.c", "kernel.h")],
+    depends=[str(_HERE / f"{part}.h") for part in _PARTS],
     extra_compile_args=["-O3"],
     py_limited_api=True,
 )

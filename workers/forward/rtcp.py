@@ -1,7 +1,8 @@
 """RTCP without I/O: what viewers report is walked by hand, sender reports are packed.
 
 Compound packets as of RFC 3550 section 6, feedback as of RFC 4585 (NACK, PLI), RFC 5104 (FIR) and
-draft-alvestrand-rmcat-remb-03 (REMB); reduced-size packets (RFC 5506) are as welcome.
+draft-alvestrand-rmcat-remb-03 (REMB), arrivals as of draft-holmer-rmcat-transport-wide-cc-extensions-01; reduced-size
+packets (RFC 5506) are as welcome. The twin in feedback.c reads the same natively.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ TRANSPORT_FEEDBACK = 205
 PAYLOAD_FEEDBACK = 206
 
 _NACK = 1
+_TRANSPORT_WIDE = 15
 _PLI = 1
 _FIR = 4
 _APPLICATION = 15
@@ -29,7 +31,12 @@ MAX_LOST = 256
 """Lost packets that one datagram may name, so that looking for them stays cheap; an honest viewer asks again for the
 rest."""
 
+MAX_ARRIVALS = 2048
+"""Packets of transport-wide feedback that are remembered until somebody takes them: three seconds at 6 Mbit/s. A
+feedback packet of 20 octets may speak of 65,535 lost ones."""
+
 _block = struct.Struct("!IIIIII").unpack_from
+_half = struct.Struct("!H").unpack_from
 _pair = struct.Struct("!HH").unpack_from
 _word = struct.Struct("!I").unpack_from
 _sender_report = struct.Struct("!BBHIQIII").pack
@@ -51,6 +58,17 @@ class ReportBlock(NamedTuple):
     dlsr: int
 
 
+class Arrival(NamedTuple):
+    """What transport-wide feedback says about one packet.
+
+    `sequence` is the transport-wide number, `ticks` its arrival in units of 250 µs of the viewer's clock, modulo 2^32;
+    None when it was lost.
+    """
+
+    sequence: int
+    ticks: int | None
+
+
 @dataclass(slots=True)
 class Compound:
     """What one datagram of a viewer says. Feedback names the SSRC that it is about."""
@@ -64,6 +82,8 @@ class Compound:
     """Bits per second that the viewer believes it can receive."""
     remb_ssrcs: tuple[int, ...] = ()
     goodbye: bool = False
+    arrivals: list[Arrival] = field(default_factory=list)
+    """In the order of their numbers, at most MAX_ARRIVALS."""
 
 
 def parse(packet: bytes) -> Compound:
@@ -89,7 +109,7 @@ def parse(packet: bytes) -> Compound:
         stop = end
         if first & 0x20:
             padding = packet[end - 1]
-            if end != size or padding == 0 or padding % 4 or padding > end - start - 4:
+            if not 0 < padding <= end - start - 4:  # Chromium pads transport-wide feedback by single octets
                 raise RtcpError("The padding of an RTCP packet makes no sense.")
             stop -= padding
         _read(found, kind, first & 31, packet[start + 4 : stop])
@@ -111,6 +131,8 @@ def _read(found: Compound, kind: int, count: int, body: bytes) -> None:
         if kind == TRANSPORT_FEEDBACK:
             if count == _NACK:
                 _read_nack(found, body)
+            elif count == _TRANSPORT_WIDE:
+                _read_arrivals(found, body)
         elif count == _PLI:
             found.pictures_lost.append(_word(body, 4)[0])
         elif count == _FIR:
@@ -154,6 +176,55 @@ def _read_remb(found: Compound, body: bytes) -> None:
     (value,) = _word(body, 12)
     found.remb = (value & 0x3FFFF) << (value >> 18 & 0x3F)
     found.remb_ssrcs = struct.unpack_from(f"!{body[12]}I", body, 16)
+
+
+def _read_statuses(body: bytes, left: int) -> tuple[list[tuple[int, int]], int]:
+    """Runs of (status, packets) of the chunks of `left` packets, and where the chunks end. A status is the number of
+    octets of the packet's delta: 0 is lost, 3 is reserved."""
+    runs: list[tuple[int, int]] = []
+    position = 16
+    while left > 0:
+        if position + 2 > len(body):
+            raise RtcpError("Transport-wide feedback ends within its chunks.")
+        (chunk,) = _half(body, position)
+        position += 2
+        if not chunk & 0x8000:
+            counted = min(left, chunk & 0x1FFF)
+            runs.append((chunk >> 13, counted))
+        elif chunk & 0x4000:
+            counted = min(left, 7)
+            runs += [(chunk >> shift & 3, 1) for shift in range(12, 12 - 2 * counted, -2)]
+        else:
+            counted = min(left, 14)
+            runs += [(chunk >> shift & 1, 1) for shift in range(13, 13 - counted, -1)]
+        left -= counted
+    return runs, position
+
+
+def _read_arrivals(found: Compound, body: bytes) -> None:
+    if len(body) < 16:
+        raise RtcpError("Transport-wide feedback is too short for its header.")
+    sequence, count = _pair(body, 8)
+    runs, position = _read_statuses(body, count)
+    if any(status == 3 and count for status, count in runs):
+        raise RtcpError("Transport-wide feedback has a status that is reserved.")
+    if position + sum(status * count for status, count in runs) > len(body):
+        raise RtcpError("Transport-wide feedback ends within its deltas.")
+    arrivals = found.arrivals
+    ticks = _word(body, 12)[0] & 0xFFFFFF00  # 64 ms are 256 ticks, and the packet's own number stands below
+    for status, count in runs:
+        room = MAX_ARRIVALS - len(arrivals)
+        if status == 0:
+            arrivals += [Arrival(number & 0xFFFF, None) for number in range(sequence, sequence + min(count, room))]
+        else:
+            for number in range(sequence, sequence + min(count, room)):
+                delta = body[position : position + status]
+                ticks = (ticks + int.from_bytes(delta, "big", signed=status == 2)) & 0xFFFFFFFF
+                arrivals.append(Arrival(number & 0xFFFF, ticks))
+                position += status
+        if count > room:
+            return
+        sequence += count
 
 
 def sender_report(ssrc: int, ntp: int, timestamp: int, *, packets: int, octets: int, description: bytes) -> bytes:

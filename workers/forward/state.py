@@ -15,7 +15,8 @@ except ImportError:
     from cffi import FFI
 
     ffi, lib = FFI(), None
-    ffi.cdef((File(__file__).parent / "kernel.h").read_text())
+    for part in ("kernel", "feedback"):
+        ffi.cdef((File(__file__).parent / f"{part}.h").read_text())
 
 RECORD = struct.Struct("@QQdII6s2x")
 """bc_record: first, serial, at, timestamp, size, descriptor."""

@@ -1,0 +1,155 @@
+/* Gives hostile RTCP to the reader of feedback. A target for libFuzzer; without it (-DALONE) a fuzzer of its own.
+
+   Alone: fuzzer SECONDS SEED FOLDER. Prints how many inputs there were and returns 0 when every promise held. */
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "feedback.c"
+
+#define REQUIRE(condition)                                                            \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition);     \
+            abort();                                                                  \
+        }                                                                             \
+    } while (0)
+
+enum { CAPACITY = 64, SSRC = 0x11111111 };
+
+static void check(const bc_feedback *feedback, const bc_feedback *before, int accepted) {
+    REQUIRE(feedback->asked <= BC_MAX_LOST && feedback->arrived <= feedback->capacity);
+    REQUIRE(feedback->asked >= before->asked && feedback->arrived >= before->arrived);
+    REQUIRE(feedback->pictures_lost <= before->pictures_lost + 1);
+    REQUIRE(feedback->cumulative_lost >= -0x800000 && feedback->cumulative_lost <= 0x7FFFFF);
+    if (!accepted) /* the lists' unused ends may differ, nothing else */
+        REQUIRE(memcmp(feedback, before, offsetof(bc_feedback, lost)) == 0);
+    for (uint32_t place = before->arrived; place < feedback->arrived; place++)
+        REQUIRE(feedback->arrivals[place].received <= 1);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    /* Arrays of exactly the promised size, where the sanitizer sees the octet behind them. */
+    uint8_t *packet = malloc(size + !size);
+    bc_arrival *arrivals = malloc(CAPACITY * sizeof *arrivals);
+    if (size)
+        memcpy(packet, data, size);
+    bc_feedback feedback = {.arrivals = arrivals, .capacity = CAPACITY, .ssrc = SSRC};
+    for (int turn = 0; turn < 3; turn++) {
+        bc_feedback before = feedback;
+        check(&feedback, &before, bc_reduce(packet, size, turn, &feedback));
+    }
+    bc_feedback deaf = {.ssrc = SSRC}, before = deaf;
+    check(&deaf, &before, bc_reduce(packet, size, 0.0, &deaf));
+    free(arrivals);
+    free(packet);
+    return 0;
+}
+
+#ifdef ALONE
+
+enum { LONGEST = 2048, SAMPLES = 256 };
+
+static struct {
+    uint8_t data[LONGEST];
+    size_t size;
+} samples[SAMPLES];
+
+static uint64_t noise;
+
+static uint32_t draw(uint32_t below) { /* xorshift64* */
+    noise ^= noise >> 12;
+    noise ^= noise << 25;
+    noise ^= noise >> 27;
+    return (uint32_t)((noise * 2685821657736338717ull) >> 33) % below;
+}
+
+static uint32_t load(const char *folder) {
+    uint32_t count = 0;
+    DIR *entries = opendir(folder);
+    REQUIRE(entries != NULL);
+    for (struct dirent *entry; (entry = readdir(entries)) != NULL && count < SAMPLES;) {
+        char name[4096];
+        snprintf(name, sizeof name, "%s/%s", folder, entry->d_name);
+        FILE *file = entry->d_name[0] == '.' ? NULL : fopen(name, "rb");
+        if (file == NULL)
+            continue;
+        samples[count].size = fread(samples[count].data, 1, LONGEST, file);
+        count++;
+        fclose(file);
+    }
+    closedir(entries);
+    return count;
+}
+
+/* Octets that decide: lengths, counts and types beyond what is there. */
+static const uint8_t interesting[] = {0, 1, 2, 3, 4, 7, 14, 15, 0x1F, 0x3F, 0x7F, 0x80, 0x81, 0x8F, 0xA1, 0xAF, 0xC0,
+                                      0xC8, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xE0, 0xFE, 0xFF};
+
+static size_t mutate(uint8_t *data, size_t size, uint32_t count) {
+    for (uint32_t change = draw(8); change > 0; change--) {
+        size_t at = size ? draw((uint32_t)size) : 0;
+        switch (draw(6)) {
+        case 0:
+            if (size)
+                data[at] ^= (uint8_t)(1u << draw(8));
+            break;
+        case 1:
+            if (size)
+                data[at] = interesting[draw(sizeof interesting)];
+            break;
+        case 2:
+            if (size)
+                data[at] = (uint8_t)draw(256);
+            break;
+        case 3:
+            size = at;
+            break;
+        case 4: { /* another sample behind it, as in a compound */
+            uint32_t other = draw(count);
+            if (size + samples[other].size <= LONGEST) {
+                memcpy(data + size, samples[other].data, samples[other].size);
+                size += samples[other].size;
+            }
+            break;
+        }
+        default: { /* four octets more, and a header that knows */
+            if (size < 4 || size + 4 > LONGEST)
+                break;
+            at &= ~(size_t)3;
+            memmove(data + at + 4, data + at, size - at);
+            for (int octet = 0; octet < 4; octet++)
+                data[at + (size_t)octet] = interesting[draw(sizeof interesting)];
+            size += 4;
+            if (draw(4))
+                data[3]++;
+        }
+        }
+    }
+    return size;
+}
+
+int main(int count, char **arguments) {
+    REQUIRE(count == 4);
+    time_t end = time(NULL) + atol(arguments[1]);
+    noise = 88172645463325252ull ^ strtoull(arguments[2], NULL, 10);
+    uint32_t found = load(arguments[3]);
+    REQUIRE(found > 0);
+    for (uint32_t sample = 0; sample < found; sample++)
+        LLVMFuzzerTestOneInput(samples[sample].data, samples[sample].size);
+    uint64_t inputs = 0;
+    uint8_t data[LONGEST];
+    do
+        for (int burst = 0; burst < 1000; burst++, inputs++) {
+            uint32_t sample = draw(found);
+            memcpy(data, samples[sample].data, samples[sample].size);
+            LLVMFuzzerTestOneInput(data, mutate(data, samples[sample].size, found));
+        }
+    while (time(NULL) < end);
+    printf("%llu inputs\n", (unsigned long long)inputs);
+    return 0;
+}
+
+#endif
