@@ -68,6 +68,14 @@ async def loop_never_blocked(request: pytest.FixtureRequest) -> AsyncIterator[No
     assert watch.worst < BLOCKED, f"the event loop was blocked for {watch.worst:.2f} s"
 
 
+@pytest.fixture(params=["native", "python"])
+def receiver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which receiver the endpoints of a test get; the test runs with each."""
+    kind: str = request.param
+    monkeypatch.setenv("BEAMCAST_RECEIVER", kind)
+    return kind
+
+
 @pytest.fixture(autouse=True)
 def stock_connections_on_loopback(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """aiortc's own connections gather every address but loopback; the tests' traffic stays on loopback.

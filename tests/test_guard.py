@@ -95,7 +95,7 @@ class Stranger:
 
 
 @pytest_asyncio.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
+async def endpoint(receiver: str) -> AsyncIterator[Endpoint]:
     one = await Endpoint.open(range(1))
     yield one
     await one.close()

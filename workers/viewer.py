@@ -26,7 +26,7 @@ from broadcaster.track import AdaptiveVideoTrack
 from workers import sdp
 from workers.forward import Outlet, OutletParameters, WallClock
 from workers.streams import Feed
-from workers.transport import Candidate, Endpoint, SrtpKeys
+from workers.transport import Candidate, Endpoint, Path, SrtpKeys
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Viewer(AsyncIOEventEmitter):
         self._session_id = secrets.randbits(62)
         self._ssrc, self._rtx_ssrc = (secrets.randbits(31) << 1 | bit for bit in (0, 1))
         self._sent = (started, 0)
+        self._reported_at: float | None = None
         self._bitrate: int | None = None
         self._loss: float | None = None
         self._counted = (0, 0)
@@ -160,21 +161,31 @@ class Viewer(AsyncIOEventEmitter):
             cname=self.id,
         )
         self._outlet = Outlet(parameters, keys, path, self._clock)
+        self._peer.on_moved = self._moved
+        self._peer.listen(self._outlet.open_inbox, self._hear)
         assert self.track.selector is not None
         self._feed.forwarder.attach(self._outlet, self.track.selector)
         elapsed = time.monotonic() - self._started
         self._bus.publish("connected", Connected(elapsed=elapsed), stream=self.stream, viewer=self.id)
         self.emit("connectionstatechange")
 
+    def _moved(self, path: Path) -> None:
+        if self._outlet is not None:
+            self._outlet.path = path
+
     def _receive_rtcp(self, datagram: bytes) -> None:
-        outlet = self._outlet
-        if outlet is None:
-            return
-        if self._peer.path is not None:
-            outlet.path = self._peer.path
-        now = time.monotonic()
-        outlet.receive_rtcp(datagram, now)
-        if outlet.feedback.reported_at == now:
+        if self._outlet is not None:
+            self._outlet.receive_rtcp(datagram, time.monotonic())
+            self._heed(self._outlet)
+
+    def _hear(self) -> None:
+        if self._outlet is not None:
+            self._outlet.hear(time.monotonic())
+            self._heed(self._outlet)
+
+    def _heed(self, outlet: Outlet) -> None:
+        if outlet.feedback.reported_at != self._reported_at:
+            self._reported_at = outlet.feedback.reported_at
             self._peer.alive()
         if outlet.feedback.goodbye:
             self.close("closed")
@@ -203,8 +214,9 @@ class Viewer(AsyncIOEventEmitter):
 
         While no media leaves there is nothing to decide, and nothing to tell after the one time that the bitrate is 0.
         """
+        self._hear()
         outlet = self._outlet
-        if outlet is None:
+        if outlet is None or self._peer.state == "closed":
             return
         before = self._sent[1]
         self.playing = outlet.octets + outlet.rtx_octets > before

@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 _HERE = Path("workers/forward")
-_PARTS = ("kernel", "feedback")
+_PARTS = ("kernel", "feedback", "receive")
 
 builder = FFI()
 for _part in _PARTS:

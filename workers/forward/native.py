@@ -19,7 +19,7 @@ from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
 from workers.forward.packets import packets_of
 from workers.forward.srtp import DIRECT
-from workers.forward.state import ffi, lib
+from workers.forward.state import address_of, ffi, lib
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def obstacle() -> str | None:
     if lib is None:
         return "the C kernel was not built"
     if not DIRECT:
-        return "libsrtp's srtp_protect has another signature than version 2's"
+        return "libsrtp's functions have other signatures than version 2's"
     return None
 
 
@@ -48,8 +48,7 @@ class NativeFanout:
     def __init__(self, clock: WallClock, monotonic: Callable[[], float] = time.monotonic) -> None:
         if (reason := obstacle()) is not None:
             raise ConfigurationError(f"The native fan-out cannot be used: {reason}; set {CHOICE}=python.")
-        protect = ffi.cast("void *", int(srtp_ffi.cast("uintptr_t", srtp_ffi.addressof(srtp_lib, "srtp_protect"))))
-        kernel = lib.bc_open(protect)
+        kernel = lib.bc_open(address_of(srtp_ffi.addressof(srtp_lib, "srtp_protect")))
         if kernel == ffi.NULL:
             raise MemoryError("no memory for the fan-out kernel")
         self._kernel = ffi.gc(kernel, lib.bc_close)

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pylibsrtp._binding import ffi as srtp_ffi
-
 from broadcaster.errors import RtcpError
 from broadcaster.stream import RTP_CLOCK, EncodedFrame, timestamp_at
 from workers.forward import rtcp
 from workers.forward.clock import WallClock
 from workers.forward.history import History, HistoryLimits, LostPacket
+from workers.forward.inbox import Inbox
 from workers.forward.packets import (
     CHUNK_SIZE,
     CONTINUATION,
@@ -29,7 +28,7 @@ from workers.forward.packets import (
     rtx_packer,
 )
 from workers.forward.srtp import DIRECT, SrtpKeys, SrtpSession
-from workers.forward.state import NOBODYS, RECORD, ffi, new_state, socket_address
+from workers.forward.state import NOBODYS, RECORD, address_of, ffi, new_state, socket_address
 
 _MAX_RTT = 10 * 65_536
 _MAX_REMB = 10_000_000_000
@@ -117,8 +116,10 @@ class Outlet:
     __slots__ = (
         "_allowance",
         "_allowed_at",
+        "_arrivals",
         "_clock",
         "_highest",
+        "_inbox",
         "_keyframe_asked_at",
         "_lost",
         "_path",
@@ -184,7 +185,7 @@ class Outlet:
 
         state = self.state
         if DIRECT:
-            state.srtp = ffi.cast("void *", int(srtp_ffi.cast("uintptr_t", self.srtp.context)))
+            state.srtp = address_of(self.srtp.context)
         state.ssrc = parameters.ssrc
         state.payload_type = parameters.payload_type
         state.tag_size = self.srtp.tag_size
@@ -211,6 +212,8 @@ class Outlet:
         self._keyframe_asked_at: float | None = None
         self._allowance = settings.rtcp_rate
         self._allowed_at: float | None = None
+        self._arrivals: list[rtcp.Arrival] = []
+        self._inbox: Inbox | None = None
 
     @property
     def path(self) -> Path:
@@ -319,6 +322,37 @@ class Outlet:
             return
         self._apply(compound, now)
 
+    def open_inbox(self) -> Inbox:
+        """Where a native receiver may put what it would else give to `receive_rtcp`; `hear` acts on it."""
+        arrivals = bool(self.state.transport_at)
+        self._inbox = Inbox(self.srtp, self.parameters.ssrc, rate=self._settings.rtcp_rate, arrivals=arrivals)
+        return self._inbox
+
+    def hear(self, now: float) -> None:
+        """Act on what has come into the inbox since the last call."""
+        inbox = self._inbox
+        if inbox is None:
+            return
+        failures, dropped = inbox.take_failures()
+        self.rtcp_failures += failures
+        self.rtcp_dropped += dropped
+        if report := inbox.take_report():
+            self._take_report(*report)
+        if estimate := inbox.take_remb():
+            self._take_remb(*estimate)
+        if inbox.feedback.goodbye:
+            self.feedback.goodbye = True
+        if count := inbox.take_pictures_lost():
+            self._take_picture_loss(count, now)
+        if lost := inbox.take_lost():
+            self._take_nack(lost, now)
+
+    def take_arrivals(self) -> list[rtcp.Arrival]:
+        """What transport-wide feedback said since the last call, at most MAX_ARRIVALS packets of either way in; nothing
+        where the extension was not negotiated."""
+        arrivals, self._arrivals = self._arrivals, []
+        return arrivals if self._inbox is None else arrivals + self._inbox.take_arrivals()
+
     def report(self, now: float) -> None:
         """Send a sender report, if packets have left since the one before the last (RFC 3550 section 6.4)."""
         if self.packets == self._reported[0]:
@@ -351,12 +385,13 @@ class Outlet:
             if block.ssrc == ssrc:
                 self._take_report(block, now)
         if compound.remb is not None and ssrc in compound.remb_ssrcs:
-            self.feedback.remb = min(compound.remb, _MAX_REMB)
-            self.feedback.remb_at = now
+            self._take_remb(compound.remb, now)
         if compound.goodbye:
             self.feedback.goodbye = True
+        if self.state.transport_at:
+            self._arrivals += compound.arrivals[: rtcp.MAX_ARRIVALS - len(self._arrivals)]
         if ssrc in compound.pictures_lost:
-            self._take_picture_loss(now)
+            self._take_picture_loss(1, now)
         lost = [number for source, number in compound.lost if source == ssrc]
         if lost:
             self._take_nack(lost, now)
@@ -377,8 +412,12 @@ class Outlet:
             self._highest = block.highest_sequence
             self._lost = block.cumulative_lost
 
-    def _take_picture_loss(self, now: float) -> None:
-        self.plis += 1
+    def _take_remb(self, remb: int, now: float) -> None:
+        self.feedback.remb = min(remb, _MAX_REMB)
+        self.feedback.remb_at = now
+
+    def _take_picture_loss(self, count: int, now: float) -> None:
+        self.plis += count
         asked = self._keyframe_asked_at
         if self.listener is not None and (asked is None or now - asked >= self._settings.keyframe_pause):
             self._keyframe_asked_at = now

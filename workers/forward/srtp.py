@@ -53,8 +53,8 @@ def _protect_through_session(session: Session, packet: Any, length: Any) -> int:
     return 0
 
 
-DIRECT: bool = ffi.typeof(lib.srtp_protect).cname == _SIGNATURE
-"""Whether libsrtp's function has the shape of version 2, which packets are handed to without a detour."""
+DIRECT: bool = {ffi.typeof(one).cname for one in (lib.srtp_protect, lib.srtp_unprotect_rtcp)} == {_SIGNATURE}
+"""Whether libsrtp's functions have the shape of version 2, which packets are handed to without a detour."""
 
 protect: Protect = lib.srtp_protect if DIRECT else _protect_through_session
 
@@ -75,6 +75,7 @@ class SrtpSession:
         self._tx = Session(outgoing)
         self._rx = Session(incoming)
         self.context: Any = self._tx._srtp[0] if DIRECT else self._tx
+        self.incoming: Any = self._rx._srtp[0] if DIRECT else self._rx
 
     def protect_rtcp(self, packet: bytes) -> bytes:
         """The SRTCP packet to send."""

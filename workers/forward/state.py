@@ -7,6 +7,8 @@ import struct
 from pathlib import Path as File
 from typing import Any
 
+from pylibsrtp._binding import ffi as srtp_ffi
+
 ffi: Any
 lib: Any
 try:
@@ -15,7 +17,7 @@ except ImportError:
     from cffi import FFI
 
     ffi, lib = FFI(), None
-    for part in ("kernel", "feedback"):
+    for part in ("kernel", "feedback", "receive"):
         ffi.cdef((File(__file__).parent / f"{part}.h").read_text())
 
 RECORD = struct.Struct("@QQdII6s2x")
@@ -33,6 +35,11 @@ def new_state(frames: int) -> tuple[Any, Any]:
     return ffi.new("bc_outlet *", {"records": records, "capacity": frames}), records
 
 
+def address_of(pointer: Any) -> Any:
+    """The memory that a pointer of pylibsrtp's points to, as a pointer of the kernel's."""
+    return ffi.cast("void *", int(srtp_ffi.cast("uintptr_t", pointer)))
+
+
 def socket_address(address: Any) -> bytes:
     """`address`, as recvfrom gives it, as the kernel's sockaddr_in or sockaddr_in6.
 
@@ -45,3 +52,14 @@ def socket_address(address: Any) -> bytes:
     _, _, flow, scope = address
     packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
     return struct.pack("=H2s4s16sI", socket.AF_INET6, number, flow.to_bytes(4, "big"), packed, scope)
+
+
+def address_tuple(memory: Any) -> tuple[str, int] | tuple[str, int, int, int]:
+    """The opposite: a sockaddr_in or sockaddr_in6 at this pointer, as recvfrom gives it."""
+    (family,) = struct.unpack("=H", ffi.buffer(memory, 2))
+    if family == socket.AF_INET:
+        port, host = struct.unpack("!2xH4s8x", ffi.buffer(memory, 16))
+        return socket.inet_ntop(socket.AF_INET, host), port
+    port, flow, host = struct.unpack("!2xHI16s", ffi.buffer(memory, 24))
+    (scope,) = struct.unpack("=24xI", ffi.buffer(memory, 28))
+    return socket.inet_ntop(socket.AF_INET6, host), port, flow, scope

@@ -15,7 +15,6 @@ from workers.transport import addresses
 from workers.transport.addresses import Candidate
 from workers.transport.aiortc_compat import Certificate, SrtpKeys
 from workers.transport.mux import Mux, Statistics, TransportSettings
-from workers.transport.path import UdpPath
 from workers.transport.peer import PeerTransport
 from workers.transport.tcp import TcpFlow
 
@@ -195,7 +194,7 @@ class Endpoint:
         datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer)
 
     def _readable(self, datagrams: socket.socket) -> None:
-        more = self._read(datagrams)
+        more = self._mux.receiver.drain(datagrams)
         pause = 0.0 if more else self._pause()
         if pause:
             for one in self._udp.values():
@@ -207,7 +206,7 @@ class Endpoint:
         assert self._pausing is not None
         self._pausing.cancel()
         before = self._mux.statistics.datagrams
-        more = [self._read(datagrams) for datagrams in self._udp.values()]
+        more = [self._mux.receiver.drain(datagrams) for datagrams in self._udp.values()]
         pause = 0.0 if any(more) or self._mux.statistics.datagrams == before else self._pause()
         if pause:
             self._pausing = self._loop.call_later(pause, self._look)
@@ -220,17 +219,3 @@ class Endpoint:
         if self._mux.connecting:
             return 0.0
         return self._settings.calm_pause if self.calm else self._settings.pause
-
-    def _read(self, datagrams: socket.socket) -> bool:
-        """Take what waits; whether there may be more."""
-        mux = self._mux
-        size = self._settings.datagram_size + 1  # a datagram that fills this was too large
-        for _ in range(self._settings.drain):
-            try:
-                data, address = datagrams.recvfrom(size)
-            except (BlockingIOError, InterruptedError):
-                return False
-            except OSError:
-                continue  # an ICMP error about some viewer; the others' datagrams wait behind it
-            mux.datagram(data, UdpPath(datagrams, address, mux.statistics))
-        return True

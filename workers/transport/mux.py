@@ -15,6 +15,7 @@ from workers.transport import stun
 from workers.transport.aiortc_compat import Certificate, SrtpKeys
 from workers.transport.path import Address, Path
 from workers.transport.peer import PeerTransport
+from workers.transport.receive import default_receiver
 from workers.transport.tcp import TcpFlow
 
 _logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Mux:
         """Tasks of peers that are closed already."""
         self.connecting = 0
         """Peers between the answer and the end of the handshake."""
+        self.receiver = default_receiver(self)
 
     def accept(
         self,
@@ -131,6 +133,14 @@ class Mux:
                 peer.records(data)
             else:
                 statistics.malformed += 1
+        except Exception:
+            _logger.exception("a viewer's connection failed")
+            peer.close("failed")
+
+    def heard(self, peer: PeerTransport) -> None:
+        """Something urgent waits in the peer's inbox. Never raises, as above."""
+        try:
+            peer.on_heard()
         except Exception:
             _logger.exception("a viewer's connection failed")
             peer.close("failed")
@@ -209,6 +219,7 @@ class Mux:
         if previous is not None:
             previous.addresses.pop(address, None)
         self.by_address[address] = peer
+        self.receiver.learn(address, peer)
         flow = self.flows.get(address)
         if flow is not None:
             flow.authenticated = True
@@ -216,6 +227,7 @@ class Mux:
     def disown(self, address: Address) -> None:
         """Forget an address; a TCP connection from there is hung up."""
         self.by_address.pop(address, None)
+        self.receiver.forget(address)
         flow = self.flows.get(address)
         if flow is not None:
             flow.close()
@@ -225,6 +237,7 @@ class Mux:
         self.peers.discard(peer)
         for address in list(peer.addresses):
             self.disown(address)
+        self.receiver.closed(peer)
         for task in ending:
             self.ending.add(task)
             task.add_done_callback(self.ending.discard)

@@ -16,6 +16,7 @@ from workers.transport.aiortc_compat import FINGERPRINT_ALGORITHMS, DtlsServer, 
 from workers.transport.path import Address, Path
 
 if TYPE_CHECKING:
+    from workers.forward.inbox import Inbox
     from workers.transport.mux import Mux
     from workers.transport.stun import BindingRequest
 
@@ -56,6 +57,8 @@ class PeerTransport:
         "_seen",
         "addresses",
         "deadline",
+        "on_heard",
+        "on_moved",
         "password",
         "path",
         "state",
@@ -88,6 +91,9 @@ class PeerTransport:
         self.addresses: dict[Address, None] = {}
         """Where authentic checks came from, the oldest first."""
         self.path: Path | None = None
+        self.on_heard: Callable[[], None] = _nothing
+        self.on_moved: Callable[[Path], None] = _ignored
+        """Called when the viewer is reached another way than before."""
         self.state: State = "new"
         self.ufrag = ""
         self.password = ""
@@ -106,6 +112,13 @@ class PeerTransport:
         self._passwords[ufrag] = self.password.encode()
         self._mux.by_ufrag[ufrag] = self
         return self.ufrag, self.password
+
+    def listen(self, open_inbox: Callable[[], Inbox], on_heard: Callable[[], None]) -> None:
+        """From now on RTCP over UDP goes into an inbox instead of to `on_rtcp`, where the kernel receives; elsewhere
+        nothing changes. `on_heard` is called when something in there is urgent; the rest waits until somebody looks.
+        """
+        self.on_heard = on_heard
+        self._mux.receiver.listen(self, open_inbox)
 
     def alive(self) -> None:
         """The RTCP just handed over decrypts: the viewer still wants what we send.
@@ -165,6 +178,7 @@ class PeerTransport:
             self._nomination = max(self._nomination, request.nomination)
             if not path.is_same(self.path):
                 self.path = path
+                self.on_moved(path)
         if self.state == "connected" and self.is_at(path):
             self.deadline = _now() + settings.consent_timeout
         if self.state == "new":
@@ -238,6 +252,12 @@ class PeerTransport:
     def _forget_ufrag(self, ufrag: bytes) -> None:
         del self._passwords[ufrag]
         del self._mux.by_ufrag[ufrag]
+
+
+def _nothing() -> None: ...
+
+
+def _ignored(path: Path) -> None: ...
 
 
 def _now() -> float:

@@ -1,0 +1,265 @@
+/* Drives the receiving kernel under AddressSanitizer and UBSan with strangers, viewers and hostile datagrams.
+
+   To be linked with feedback.c. Usage: harness ROUNDS SEED. Prints nothing and returns 0 when every promise held.
+
+   The network and the cipher are replaced by ones that lie at random; a plain list says what the table must know. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+
+static int fake_recvmmsg(int, struct mmsghdr *, unsigned, int, struct timespec *);
+#define recvmmsg fake_recvmmsg
+#include "receive.c"
+
+#define REQUIRE(condition)                                                            \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition);     \
+            abort();                                                                  \
+        }                                                                             \
+    } while (0)
+
+enum { ADDRESSES = 600, VIEWERS = 40, LIMIT = 300, CAPACITY = 20, SIX = sizeof(struct sockaddr_in6) };
+
+static uint64_t noise;
+
+static uint32_t draw(uint32_t below) { /* xorshift64* */
+    noise ^= noise >> 12;
+    noise ^= noise << 25;
+    noise ^= noise >> 27;
+    return (uint32_t)((noise * 2685821657736338717ull) >> 33) % below;
+}
+
+static uint8_t addresses[ADDRESSES][SIX];
+static bc_inbox *owners[ADDRESSES]; /* the list that the table is compared with */
+static uint8_t known[ADDRESSES];
+static bc_inbox *viewers[VIEWERS];
+
+/* What the last drain must have found. */
+static uint32_t malformed, strangers, media, heard, left;
+static uint64_t decrypted;
+
+static uint32_t size_of(uint32_t address) {
+    return address % 2 ? SIX : (uint32_t)sizeof(struct sockaddr_in);
+}
+
+static void make_addresses(void) {
+    for (uint32_t number = 0; number < ADDRESSES; number++) {
+        if (number % 2) {
+            struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)(number % 7))};
+            six.sin6_addr.s6_addr[15] = (uint8_t)(number / 7);
+            six.sin6_addr.s6_addr[0] = (uint8_t)(number / 7 >> 8);
+            six.sin6_scope_id = number % 5;
+            memcpy(addresses[number], &six, sizeof six);
+        } else {
+            struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons((uint16_t)(1 + number % 3))};
+            four.sin_addr.s_addr = htonl(0x7F000000 + number / 3);
+            memcpy(addresses[number], &four, sizeof four);
+        }
+    }
+}
+
+static uint32_t make_datagram(uint8_t *data, uint32_t room) {
+    static const uint8_t firsts[] = {0, 1, 3, 4, 19, 20, 22, 63, 64, 127, 128, 0x81, 0x8F, 191, 192, 255};
+    static const uint8_t kinds[] = {96, 191, 192, 200, 201, 203, 205, 206, 223, 224};
+    uint32_t size = draw(20) ? draw(100) : draw(room + 1);
+    for (uint32_t octet = 0; octet < size; octet++)
+        data[octet] = (uint8_t)draw(256);
+    if (size)
+        data[0] = firsts[draw(sizeof firsts)];
+    if (size > 1)
+        data[1] = kinds[draw(sizeof kinds)];
+    if (size > 3 && draw(2)) {
+        data[2] = 0;
+        data[3] = (uint8_t)(size / 4 - 1);
+    }
+    return size;
+}
+
+static void foresee(uint32_t address, const uint8_t *data, uint32_t size) {
+    if (size == 0 || size > LIMIT) {
+        malformed++;
+    } else if (data[0] < 4) {
+        left++;
+    } else if (address == ADDRESSES || !known[address]) {
+        strangers++;
+    } else if (data[0] >= 20 && data[0] <= 63) {
+        left++;
+    } else if (data[0] < 128 || data[0] > 191) {
+        malformed++;
+    } else if (owners[address] == NULL) {
+        left++;
+    } else if (size < 2 || data[1] < 192 || data[1] > 223) {
+        media++;
+    } else {
+        heard++;
+    }
+}
+
+static int fake_recvmmsg(int socket, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout) {
+    static const int errors[] = {EAGAIN, EINTR, ECONNREFUSED, EHOSTUNREACH, EBADF};
+    REQUIRE(socket == 7 && count > 0 && count <= BC_BATCH && flags == MSG_DONTWAIT && timeout == NULL);
+    if (draw(8) == 0) {
+        errno = errors[draw(5)];
+        return -1;
+    }
+    unsigned taken = 1 + draw(count);
+    for (unsigned number = 0; number < taken; number++) {
+        struct msghdr *header = &messages[number].msg_hdr;
+        REQUIRE(header->msg_iovlen == 1 && header->msg_namelen >= SIX);
+        uint32_t address = draw(ADDRESSES + 1);
+        if (address == ADDRESSES) {
+            header->msg_namelen = draw(3);
+            memset(header->msg_name, 0xFF, header->msg_namelen);
+        } else {
+            header->msg_namelen = size_of(address);
+            memcpy(header->msg_name, addresses[address], header->msg_namelen);
+            if (address % 2) /* a flow label is no part of an address */
+                ((struct sockaddr_in6 *)header->msg_name)->sin6_flowinfo = draw(1000);
+        }
+        uint8_t *data = header->msg_iov->iov_base;
+        REQUIRE(header->msg_iov->iov_len == LIMIT + 1);
+        uint32_t size = make_datagram(data, LIMIT + 1);
+        messages[number].msg_len = size;
+        header->msg_flags = size == LIMIT + 1 ? MSG_TRUNC : 0;
+        foresee(address, data, size);
+    }
+    return (int)taken;
+}
+
+/* Touches every octet, and takes away as many as a tag has; or lies. */
+static int fake_unprotect(void *context, void *packet, int *size) {
+    uint8_t *octets = packet;
+    REQUIRE(context == &noise && *size >= 12 && *size <= LIMIT);
+    decrypted++;
+    switch (draw(10)) {
+    case 0:
+        return 1;
+    case 1:
+        *size = (int)draw(3) - 2;
+        return 0;
+    case 2:
+        *size += 1000;
+        return 0;
+    default:
+        octets[*size - 1] ^= 1;
+        *size -= (int)draw(3) * 4;
+        return 0;
+    }
+}
+
+static bc_inbox *make_viewer(uint32_t number) {
+    bc_inbox *inbox = calloc(1, sizeof *inbox); /* on its own, so that writing on is seen */
+    REQUIRE(inbox);
+    inbox->feedback.arrivals = malloc(CAPACITY * sizeof(bc_arrival));
+    inbox->feedback.capacity = CAPACITY;
+    inbox->srtp = &noise;
+    inbox->rate = inbox->allowance = 1 + draw(30);
+    inbox->number = number;
+    inbox->shortest = 12;
+    return inbox;
+}
+
+static void end_viewer(bc_receiver *receiver, uint32_t number) {
+    for (uint32_t address = 0; address < ADDRESSES; address++)
+        if (known[address] && owners[address] == viewers[number]) {
+            bc_forget(receiver, addresses[address], size_of(address));
+            known[address] = 0;
+        }
+    free(viewers[number]->feedback.arrivals);
+    free(viewers[number]);
+    viewers[number] = make_viewer(number);
+}
+
+static void change_table(bc_receiver *receiver) {
+    uint32_t address = draw(ADDRESSES), viewer = draw(VIEWERS);
+    switch (draw(8)) {
+    case 0:
+        end_viewer(receiver, viewer);
+        break;
+    case 1:
+    case 2:
+        bc_forget(receiver, addresses[address], size_of(address));
+        known[address] = 0;
+        break;
+    default:
+        owners[address] = draw(4) ? viewers[viewer] : NULL;
+        known[address] = 1;
+        REQUIRE(bc_learn(receiver, addresses[address], size_of(address), owners[address]));
+    }
+    uint8_t damaged[SIX];
+    memset(damaged, (int)draw(256), sizeof damaged);
+    bc_forget(receiver, damaged, draw(2));
+    REQUIRE(bc_learn(receiver, damaged, draw(2), NULL));
+}
+
+static void drain(bc_receiver *receiver, double now) {
+    malformed = strangers = media = heard = left = 0;
+    uint64_t before = decrypted, failures = 0, dropped = 0, accepted = 0;
+    for (uint32_t number = 0; number < VIEWERS; number++) {
+        failures -= viewers[number]->failures;
+        dropped -= viewers[number]->dropped;
+    }
+    bc_batch *batch = malloc(sizeof *batch);
+    uint32_t taken = bc_drain(receiver, 7, 1 + draw(100), now, batch);
+    REQUIRE(taken <= BC_BATCH);
+    REQUIRE(batch->dropped_malformed == malformed && batch->dropped_strangers == strangers);
+    REQUIRE(batch->dropped_media == media && batch->heard == heard && batch->left == left);
+    REQUIRE(taken == malformed + strangers + media + heard + left);
+    for (uint32_t number = 0; number < batch->left; number++)
+        REQUIRE(batch->datagrams[number].size > 0 && batch->datagrams[number].size <= LIMIT);
+    REQUIRE(batch->urgent_count <= VIEWERS);
+    for (uint32_t number = 0; number < batch->urgent_count; number++) {
+        bc_feedback *feedback = &viewers[batch->urgent[number]]->feedback;
+        REQUIRE(feedback->asked || feedback->pictures_lost || feedback->goodbye);
+        feedback->asked = 0;
+        feedback->pictures_lost = 0;
+        feedback->goodbye = 0;
+        feedback->arrived = 0;
+    }
+    for (uint32_t number = 0; number < VIEWERS; number++) {
+        failures += viewers[number]->failures;
+        dropped += viewers[number]->dropped;
+        REQUIRE(!viewers[number]->feedback.asked && !viewers[number]->feedback.goodbye);
+    }
+    accepted = decrypted - before;
+    REQUIRE(dropped <= heard && failures + dropped <= heard && accepted + dropped <= heard);
+    free(batch);
+}
+
+int main(int count, char **arguments) {
+    REQUIRE(count == 3);
+    int rounds = atoi(arguments[1]);
+    noise = strtoull(arguments[2], NULL, 10) * 2 + 1;
+    union {
+        unprotect_function function;
+        void *pointer;
+    } unprotect = {fake_unprotect};
+    uint8_t secret[16] = {1, 2, 3};
+    bc_receiver *receiver = bc_receiver_open(unprotect.pointer, LIMIT, secret);
+    REQUIRE(receiver);
+    make_addresses();
+    for (uint32_t number = 0; number < VIEWERS; number++)
+        viewers[number] = make_viewer(number);
+    for (int number = 0; number < rounds; number++) {
+        for (uint32_t change = draw(12); change > 0; change--)
+            change_table(receiver);
+        drain(receiver, number * 0.01);
+    }
+    REQUIRE(rounds < 100 || decrypted > 0);
+    uint32_t used = 0;
+    for (uint32_t address = 0; address < ADDRESSES; address++)
+        used += known[address];
+    REQUIRE(receiver->used == used && 2 * used <= receiver->size);
+    for (uint32_t number = 0; number < VIEWERS; number++) {
+        end_viewer(receiver, number);
+        free(viewers[number]->feedback.arrivals);
+        free(viewers[number]);
+    }
+    bc_receiver_close(receiver);
+    return 0;
+}
