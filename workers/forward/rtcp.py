@@ -214,14 +214,16 @@ def _read_arrivals(found: Compound, body: bytes) -> None:
     ticks = _word(body, 12)[0] & 0xFFFFFF00  # 64 ms are 256 ticks, and the packet's own number stands below
     for status, count in runs:
         room = MAX_ARRIVALS - len(arrivals)
+        numbers = range(sequence, sequence + min(count, room))
         if status == 0:
-            arrivals += [Arrival(number & 0xFFFF, None) for number in range(sequence, sequence + min(count, room))]
+            arrivals += [Arrival(number & 0xFFFF, None) for number in numbers]
         else:
-            for number in range(sequence, sequence + min(count, room)):
-                delta = body[position : position + status]
-                ticks = (ticks + int.from_bytes(delta, "big", signed=status == 2)) & 0xFFFFFFFF
+            end = position + status * count
+            deltas = body[position:end] if status == 1 else struct.unpack_from(f"!{count}h", body, position)
+            for number, delta in zip(numbers, deltas, strict=False):
+                ticks = (ticks + delta) & 0xFFFFFFFF
                 arrivals.append(Arrival(number & 0xFFFF, ticks))
-                position += status
+            position = end
         if count > room:
             return
         sequence += count
