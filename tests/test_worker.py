@@ -103,7 +103,7 @@ async def bus(link: LinkServer) -> MemoryBus:
 
 
 @pytest.fixture
-async def worker(bus: MemoryBus) -> AsyncIterator[Worker]:
+async def worker(bus: MemoryBus, receiver: str) -> AsyncIterator[Worker]:
     endpoint = await Endpoint.open(range(1), announce=["127.0.0.1"])
     worker = Worker("w-1", endpoint, cast(Bus, bus), WorkerSettings(capacity=2, tick=0.01, drain=0.0))
     await worker.start()
