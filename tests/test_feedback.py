@@ -16,14 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.errors import RtcpError
-from tests.test_rtcp import BYE, COMPOUND, FIR, PLI, SSRC, nack, receiver_report, remb
+from tests.test_rtcp import BYE, COMPOUND, CORPUS, FIR, PLI, SSRC, nack, receiver_report, remb
 from tests.transport_feedback import transport_feedback
 from workers.forward import rtcp
 from workers.forward.rtcp import MAX_ARRIVALS, Arrival, ReportBlock
 from workers.forward.state import ffi, lib
 
 TESTS = Path(__file__).parent
-CORPUS = TESTS / "corpus" / "rtcp"
 C_FILES = TESTS.parent / "workers" / "forward"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from aiortc.rtp import (
@@ -25,6 +26,7 @@ from tests.transport_feedback import Chunks, transport_feedback
 from workers.forward import rtcp
 
 SSRC = 0x11111111
+CORPUS = Path(__file__).parent / "corpus" / "rtcp"
 
 NUMBERS_32 = st.integers(0, 0xFFFFFFFF)
 
@@ -164,6 +166,19 @@ def test_padding_of_any_size_is_no_feedback(size: int) -> None:
     packet = transport_feedback(0, 0, deltas)
     assert packet[0] & 0x20 == (0x20 if size < 4 else 0)
     assert len(rtcp.parse(packet + PLI).arrivals) == len(deltas)
+
+
+@pytest.mark.parametrize("browser", ["chromium", "firefox"])
+def test_transport_feedback_of_browsers_is_read(browser: str) -> None:
+    """Recorded from Chromium 156 and Firefox ESR 153, whose padding is no multiple of 4."""
+    packet = (CORPUS / f"{browser}-arrivals").read_bytes()
+    assert packet[-1] % 4
+    arrivals = rtcp.parse(packet).arrivals
+    base, count = struct.unpack_from("!HH", packet, 12)
+    assert [sequence for sequence, _ in arrivals] == [number & 0xFFFF for number in range(base, base + count)]
+    ticks = [ticks for _, ticks in arrivals if ticks is not None]
+    assert len(ticks) == count
+    assert 0 < ticks[-1] - ticks[0] < 4000, "within a second"
 
 
 def test_a_compound_packet_is_read_whole() -> None:
