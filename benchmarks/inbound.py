@@ -22,7 +22,8 @@ from aiortc.rtp import RtcpPacket
 from pylibsrtp import Policy, Session
 
 from benchmarks.sending import KEY, PROFILE, Keys
-from workers.forward import ExtensionIds, Outlet, OutletParameters, OutletSettings, WallClock
+from broadcaster.clock import WallClock
+from workers.forward import ExtensionIds, Outlet, OutletParameters, OutletSettings
 from workers.transport.mux import Mux, TransportSettings
 from workers.transport.path import UdpPath
 from workers.transport.receive import NativeReceiver, PythonReceiver

@@ -42,6 +42,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 from pylibsrtp import Policy, Session
 
+from broadcaster.clock import WallClock
 from broadcaster.stream import EncodedFrame
 from workers.forward import (
     Audience,
@@ -51,7 +52,6 @@ from workers.forward import (
     Outlet,
     OutletParameters,
     PythonFanout,
-    WallClock,
 )
 from workers.forward.fanout import UDP_SEGMENT
 from workers.forward.packets import CHUNK_SIZE

@@ -9,8 +9,8 @@ from types import TracebackType
 
 from pylibsrtp import Policy, Session
 
+from broadcaster.clock import WallClock
 from broadcaster.stream import EncodedFrame
-from workers.forward.clock import WallClock
 from workers.forward.outlet import Outlet, OutletParameters, OutletSettings
 from workers.forward.packets import ExtensionIds
 

@@ -20,11 +20,11 @@ from cffi import FFI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broadcaster.clock import WallClock
 from broadcaster.errors import ConfigurationError
 from broadcaster.stream import EncodedFrame
 from tests.rtp_viewer import CLOCK, KEY_SIZES, PARAMETERS, DatagramPath, RtpViewer, StreamPath, frame
 from workers.forward import native, packets
-from workers.forward.clock import WallClock
 from workers.forward.fanout import MAX_BATCH, Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.native import CHOICE, NativeFanout, default_fanout

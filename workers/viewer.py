@@ -20,11 +20,12 @@ from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import Adaptation, Connected, Left, Operating, PatchResult, Stats, ViewerStatus
+from broadcaster.clock import WallClock
 from broadcaster.errors import PreconditionFailedError, PreconditionRequiredError
 from broadcaster.stream import RTP_CLOCK, StreamDescription
 from broadcaster.track import AdaptiveVideoTrack
 from workers import sdp
-from workers.forward import Outlet, OutletParameters, WallClock
+from workers.forward import Outlet, OutletParameters
 from workers.streams import Feed
 from workers.transport import Candidate, Endpoint, Path, SrtpKeys
 

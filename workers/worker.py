@@ -30,10 +30,11 @@ from broadcaster.bus.messages import (
     WorkerNotice,
     WorkerState,
 )
+from broadcaster.clock import WallClock
 from broadcaster.errors import BusError, OverloadedError, SessionNotFoundError
 from broadcaster.stream import StreamDescription
 from workers import sdp
-from workers.forward import WallClock, default_fanout
+from workers.forward import default_fanout
 from workers.streams import Feeds
 from workers.transport import Endpoint
 from workers.viewer import DEFAULT_VIEWER_SETTINGS, Viewer, ViewerSettings

@@ -67,7 +67,7 @@ class PatternFeed:
             due = metronome.due(time.monotonic())
             if outlet.stopped.wait(max(0.0, due - time.monotonic())):
                 return
-            captured = WALL_CLOCK.at(due)
+            captured = WALL_CLOCK.wall(due)
             outlet.publish(self._pattern.draw(outlet.next_index, captured), captured)
 
 
@@ -128,7 +128,7 @@ class MediaFeed:
                 if now >= slate_due:
                     playing_since = None
                     outlet.report(live=False, detail="the input delivers no pictures")
-                    outlet.publish(self._slate.draw(WALL_CLOCK.at(now)), WALL_CLOCK.at(now))
+                    outlet.publish(self._slate.draw(WALL_CLOCK.wall(now)), WALL_CLOCK.wall(now))
                     slate_due = max(slate_due, now - 1 / self._fps) + 1 / self._fps
                 continue
             due = recorded.due(item.media_time, now) if item.paced else live.due(now)
@@ -150,7 +150,7 @@ class MediaFeed:
                 outlet.publish(self._shown, WALL_CLOCK.now())
         if not outlet.stopped.wait(max(0.0, wait)):
             outlet.report(live=True, input_size=upright_size(item.frame, item.pixel_aspect))
-            outlet.publish(frame, WALL_CLOCK.at(due))
+            outlet.publish(frame, WALL_CLOCK.wall(due))
             self._shown = frame
 
     def _show_slate(self, outlet: Outlet, until: float) -> None:
@@ -158,5 +158,5 @@ class MediaFeed:
         while (due := metronome.due(time.monotonic())) < until:
             if outlet.stopped.wait(max(0.0, due - time.monotonic())):
                 return
-            captured = WALL_CLOCK.at(due)
+            captured = WALL_CLOCK.wall(due)
             outlet.publish(self._slate.draw(captured), captured)

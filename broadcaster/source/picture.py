@@ -1,12 +1,12 @@
-"""Picture: one captured image and when it was captured; the clock that says so."""
+"""Picture: one captured image and when it was captured."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import av
+
+from broadcaster.clock import WallClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +38,5 @@ class SourceStatus:
     detail: str = ""
 
 
-class WallClock:
-    """The wall clock as it was at the start plus monotonic time: steps of the system's clock do not reach it."""
-
-    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._offset = wall() - monotonic()
-
-    def now(self) -> float:
-        """Seconds since 1970."""
-        return self._offset + self._monotonic()
-
-    def at(self, monotonic: float) -> float:
-        """The wall time of the monotonic time `monotonic`, in seconds since 1970."""
-        return self._offset + monotonic
-
-
-WALL_CLOCK = WallClock()
+WALL_CLOCK = WallClock.anchored()
 """The one clock of this process: capture times of all its sources compare."""

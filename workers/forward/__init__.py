@@ -1,6 +1,5 @@
 """From encoded frames to protected packets: packetised once per rung, rewritten per viewer; and the RTCP back."""
 
-from workers.forward.clock import WallClock
 from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.forwarder import Forwarder, ForwarderSettings, FrameSelector
 from workers.forward.history import HistoryLimits
@@ -22,6 +21,5 @@ __all__ = [
     "OutletParameters",
     "OutletSettings",
     "PythonFanout",
-    "WallClock",
     "default_fanout",
 ]

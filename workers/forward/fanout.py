@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from pylibsrtp._binding import ffi
 
+from broadcaster.clock import WallClock
 from broadcaster.stream import EncodedFrame
-from workers.forward.clock import WallClock
 from workers.forward.history import HISTORY_LIMITS, LostPacket
 from workers.forward.outlet import Outlet
 from workers.forward.packets import (

@@ -11,9 +11,9 @@ from typing import Any
 from pylibsrtp._binding import ffi as srtp_ffi
 from pylibsrtp._binding import lib as srtp_lib
 
+from broadcaster.clock import WallClock
 from broadcaster.errors import ConfigurationError
 from broadcaster.stream import EncodedFrame
-from workers.forward.clock import WallClock
 from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet

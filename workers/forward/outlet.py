@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from broadcaster.clock import WallClock
 from broadcaster.errors import RtcpError
 from broadcaster.stream import RTP_CLOCK, EncodedFrame, timestamp_at
 from workers.forward import rtcp
-from workers.forward.clock import WallClock
 from workers.forward.history import History, HistoryLimits, LostPacket
 from workers.forward.inbox import Inbox
 from workers.forward.packets import (

@@ -1,4 +1,4 @@
-"""The wall clock that never steps: what sender reports, abs-send-time and round-trip times are told by."""
+"""The wall clock that never steps: what capture times, sender reports and round-trip times are told by."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ NTP_EPOCH = 2_208_988_800
 class WallClock:
     """Wall time read through the monotonic clock, so that setting the machine's clock cannot make an RTT negative.
 
-    `offset` is wall time minus monotonic time, in seconds. Every `now` of this package is monotonic seconds, the
-    time scale of the event loop.
+    `offset` is wall time minus monotonic time, in seconds. Every `now` is monotonic seconds, the time scale of the
+    event loop.
     """
 
     offset: float
@@ -23,6 +23,10 @@ class WallClock:
     def anchored(cls) -> WallClock:
         """A clock that agrees with the machine's wall clock at this moment."""
         return cls(time.time() - time.monotonic())
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return time.monotonic() + self.offset
 
     def wall(self, now: float) -> float:
         """Seconds since 1970 at the monotonic time `now`."""
