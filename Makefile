@@ -31,10 +31,10 @@ lint: $(VENV)/.installed-dev ## ruff, mypy --strict, the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-system: ## what the tests need from the system: Chromium, Firefox ESR, redis-server
-	@tests/system-packages
+system: ## what the tests need from the system: Chromium, Firefox ESR, redis-server, a C compiler
+	@PYTHON=$(PYTHON) tests/system-packages
 
-test: $(VENV)/.installed-dev system lint ## lint and all tests
+test: system $(VENV)/.installed-dev lint ## lint and all tests
 	$(BIN)/pytest $(ARGS)
 
 sanitize: $(VENV)/.installed-dev ## the C kernel under AddressSanitizer and UBSan, longer than `make test` does
