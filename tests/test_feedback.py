@@ -143,6 +143,11 @@ def test_both_readers_keep_the_same_of_random_bytes(packet: bytes) -> None:
     assert reduced_by_c(packet) == reduced_by_python(packet)
 
 
+def test_both_readers_leave_out_what_padding_cuts_in_half() -> None:
+    packet = bytes.fromhex("a1cd000500000001000000000000fff00001000000010002")
+    assert reduced_by_c(packet) == reduced_by_python(packet) is not None
+
+
 def test_a_record_gathers_until_it_is_emptied_and_a_bad_packet_adds_nothing() -> None:
     memory = ffi.new("bc_arrival[]", 3)
     said = ffi.new("bc_feedback *", {"arrivals": memory, "capacity": 3, "ssrc": SSRC})

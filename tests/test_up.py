@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -82,7 +83,12 @@ def alive(pids: set[int]) -> set[int]:
 
 def children_named(name: str, pid: int) -> set[int]:
     """The processes that `pid` started with `name` in their command line."""
-    return {child for child in family(pid) if name.encode() in Path(f"/proc/{child}/cmdline").read_bytes()}
+    found = set()
+    for child in family(pid):
+        with contextlib.suppress(FileNotFoundError):  # it ended in this moment
+            if name.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.add(child)
+    return found
 
 
 async def test_up_plays_and_leaves_nothing_running() -> None:

@@ -156,7 +156,7 @@ def _read_blocks(found: Compound, body: bytes, start: int, count: int) -> None:
 def _read_nack(found: Compound, body: bytes) -> None:
     (ssrc,) = _word(body, 4)
     lost = found.lost
-    for position in range(8, len(body), 4):
+    for position in range(8, len(body) - 3, 4):
         first, bits = _pair(body, position)
         lost.append((ssrc, first))
         number = first
