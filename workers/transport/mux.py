@@ -37,8 +37,9 @@ class TransportSettings:
     pause: float = 0.005
     """Between two looks at the sockets while media flows: a wake-up for each report costs more than the report. So long
     may a NACK wait. While any viewer connects there is no pause."""
-    calm_pause: float = 0.2
-    """The same while no media flows, when checks and reports are all that comes."""
+    calm_pause: float = 0.4
+    """The same while no media flows, when checks and reports are all that comes: less than the 500 ms after which a
+    check is sent again (RFC 8489 section 6.2.1)."""
     receive_buffer: int = 4 << 20
     send_buffer: int = 4 << 20
     handshake_queue: int = 32
