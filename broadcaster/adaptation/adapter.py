@@ -1,278 +1,406 @@
-"""ViewerAdapter: where one viewer should be on the ladder, second by second."""
+"""ViewerAdapter: which level one viewer should be sent, from what is believed of its path."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from broadcaster.adaptation import policy
 from broadcaster.adaptation.decision import Decision, Rule, State
-from broadcaster.adaptation.ladder import Ladder
 from broadcaster.adaptation.levels import Level
+from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.policy import Thresholds
+from broadcaster.adaptation.probing import Prober, ProbeSettings
 from broadcaster.adaptation.samples import Sample
-from broadcaster.adaptation.smoothing import Climb, Floor, Hold, Smoothed
+from broadcaster.adaptation.smoothing import Floor, Hold, Smoothed
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptationSettings:
     """Times in seconds.
 
-    `smoothing`: time constant of loss and of the sent bitrate; one bad report is no bad link.
-    `stale`: a measurement that nobody repeats is forgotten after this.
-    `hold_down`: a high RTT or a low estimate lasts this long before it counts, unless there is high loss as well.
-    `climb_window`, `climb`: an estimate that grew by this factor within this time has not met the end of the path yet,
-    so that it is low says nothing: after a step up, Chromium's REMB follows by 8 % a second.
-    `settle`: after a change, its effect is awaited for this long; `loss_settle`: the same before loss acts again.
+    `overhead`: octets on the wire for each of media (headers, extensions, tag, resends).
+    `smoothing`: time constant of reported loss and of the sent bitrate; `stale`: how long a report counts.
+    `drain`: a queue is to be empty again after about this long, so that what fits is lower while it stands;
+    `least_share` of the estimate is used all the same. `tolerable` is the queue that congestion alone may build
+    before it counts, where nearly everything arrives (`arriving` of what is sent).
+    `settle`: after a change its effect is awaited for this long, and as long as the queue is.
+    `silence`: without any feedback for so long the viewer gets the fewest frames.
+    `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
+    downgrade `cooldown`. Where nothing can be probed, a quiet link for `quiet` is the trial.
+    `trial`: an upgrade that falls back within this time has failed. The next one waits `failed_cooldown`, doubled with
+    each failure up to `longest_cooldown`, and forgiven after `forgiveness` without any.
+    `loss_pause`: the least time between two steps for loss; `loss_steps` steps at most while it lasts.
     `fps_hold`: low loss lasts this long before the frame rate comes back.
-    `rung_hold`: low RTT and minimal loss last this long before a better rung is tried.
-    `cooldown`: no better rung for this long after a downgrade (mediasoup waits 10 s).
-    `trial`: an upgrade that falls back within this time has failed; the next one waits `failed_cooldown`, doubled with
-    each failure up to `failed_cooldown_max`, and forgiven after `forgiveness` without any. Its effect is awaited for
-    `drain` instead of `settle`: the queue that it filled empties slowly.
-    `window`: at most two switches in this time, where the network does not change. After a downgrade the width of the
-    path is remembered for as long, unless more than `changed` times of it gets through: then the network has changed.
+    `pause_after`: congestion at the lowest level for so long pauses the viewer.
+    `shed_pause`: seconds between two steps of shedding.
     `rtt_window`: the lowest RTT is that of the last one to two such windows, since routes change.
     """
 
     thresholds: Thresholds = policy.DEFAULT_THRESHOLDS
+    probing: ProbeSettings = field(default_factory=ProbeSettings)
+    overhead: float = 1.06
     smoothing: float = 2.0
     stale: float = 5.0
-    hold_down: float = 1.5
-    climb_window: float = 2.5
-    climb: float = 1.04
-    settle: float = 3.0
-    loss_settle: float = 8.0
-    fps_hold: float = 5.0
-    rung_hold: float = 8.0
-    cooldown: float = 10.0
-    trial: float = 30.0
-    drain: float = 10.0
-    failed_cooldown: float = 60.0
-    failed_cooldown_max: float = 240.0
-    forgiveness: float = 600.0
-    window: float = 60.0
-    changed: float = 1.5
+    drain: float = 1.0
+    least_share: float = 0.5
+    tolerable: float = 0.08
+    arriving: float = 0.9
+    settle: float = 1.0
+    silence: float = 1.0
+    calm: float = 0.05
+    rest: float = 1.0
+    cooldown: float = 2.0
+    quiet: float = 8.0
+    trial: float = 15.0
+    failed_cooldown: float = 15.0
+    longest_cooldown: float = 240.0
+    forgiveness: float = 300.0
+    loss_pause: float = 8.0
+    loss_steps: int = 2
+    fps_hold: float = 4.0
+    pause_after: float = 2.0
+    shed_pause: float = 2.0
     rtt_window: float = 300.0
 
 
 DEFAULT_SETTINGS = AdaptationSettings()
 
 _NEVER = -math.inf
+_SLACK = 1.01
+"""29.97 frames a second are 30."""
 
 
 class ViewerAdapter:
-    """Decides for one viewer: loss lowers and raises the frame rate, RTT, loss and the estimate move the rung.
+    """Decides for one viewer. Pure: the same calls lead to the same decisions.
 
-    `levels` is everything that the viewer can be sent (never empty), `start` is where it begins. `level` is where it
-    should be now; `fps_cap` is the frame rate that loss left it, kept across rungs with other layers.
+    `levels` are all that the viewer can be sent (never empty), here ordered by bitrate. `level` is where it should be
+    now, None while it is paused. `fps_cap` is the frame rate that loss and overload leave it. `probe` is what should
+    leave in all, in bit/s, padding included, 0 where nothing is probed, and `probe_octets` how much padding at most.
 
-    Two things make a better rung worth trying: an estimate that is known to carry it, or, since REMB hardly rises
-    above what arrives, a quiet link and an estimate with some room. The latter is a trial, and trials are rare.
+    Down at once, in one step to what fits; up after a probe that went through, or where the estimate fits already.
     """
 
-    def __init__(self, levels: Sequence[Level], start: Level, settings: AdaptationSettings = DEFAULT_SETTINGS) -> None:
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        start: Level,
+        settings: AdaptationSettings = DEFAULT_SETTINGS,
+        *,
+        probes: bool = True,
+    ) -> None:
+        """`probes` says whether padding can be sent to this viewer."""
         self._settings = settings
-        self._ladder = Ladder(levels)
-        self.fps_cap = self._ladder.fps if self._ladder.is_top(start) else start.fps
-        self.level = self._ladder.nearest(start, self.fps_cap)
+        self._probes = probes
+        self._prober = Prober(settings.probing)
+        self._arrange(levels)
+        self.level: Level | None = start
+        self.overloaded = False
+        """Whether the sender itself cannot keep up; to be set before `update`."""
         self._now = _NEVER
         self._loss = Smoothed(settings.smoothing, settings.stale, first=0.0)
         self._sent = Smoothed(settings.smoothing, settings.stale)
         self._rtt_min = Floor(settings.rtt_window)
-        self._estimate_climb = Climb(settings.climb_window, settings.climb)
-        self._estimate_low, self._rtt_high = Hold(), Hold()
-        self._loss_low, self._quiet = Hold(), Hold()
+        self._calm, self._loss_low, self._stuck, self._rtt_high = Hold(), Hold(), Hold(), Hold()
+        self._loss_cap = math.inf
+        self._loss_stepped_at = _NEVER
+        self._shed = 0
+        self._shed_at = _NEVER
         self._changed_at = self._lowered_at = _NEVER
-        self._switches: deque[float] = deque(maxlen=8)
-        self._loss_steps: deque[float] = deque(maxlen=2)
-        self._before_trial: tuple[Level, float] | None = None
-        self._width: float | None = None
+        self._trial_from: tuple[Level | None, float] | None = None
         self._penalty = settings.failed_cooldown
         self._failed_at = self._raise_from = _NEVER
+        self._failed_width: float | None = None
+
+    # --- what is asked of it --------------------------------------------------------------------------------------
+
+    @property
+    def fps_cap(self) -> float:
+        """Frames per second at most."""
+        shed: float = self._top_fps / 2.0**self._shed
+        return min(self._loss_cap, shed)
+
+    @property
+    def probe(self) -> float:
+        return self._prober.rate
+
+    @property
+    def probe_octets(self) -> int | None:
+        return self._prober.octets
 
     def relevel(self, levels: Sequence[Level]) -> None:
-        """The ladder changed: stay on the rung of the same name, else on the best one that is not dearer."""
-        self._ladder = Ladder(levels)
-        self.level = self._ladder.nearest(self.level, self.fps_cap)
-        self._before_trial = None
+        """The ladder changed: stay on the rung of the same name, else on the best level that is not dearer."""
+        self._arrange(levels)
+        before, self._trial_from = self.level, None
+        if before is None:
+            return
+        same = [one for one in self._levels if (one.name, one.layer) == (before.name, before.layer)]
+        cheaper = [one for one in self._levels if one.bitrate <= before.bitrate]
+        self.level = (same or cheaper[-1:] or self._levels[:1])[0]
 
-    def update(self, now: float, sample: Sample) -> Decision | None:
-        """Take the measurements of time `now` (seconds of any clock; not before the last call) and decide.
+    def update(self, now: float, sample: Sample, path: PathState) -> Decision | None:
+        """Take what is reported and believed at `now` (seconds of any clock, not before the last call), and decide.
 
-        Call it about once a second. At most one change a call; `level` and `fps_cap` have changed when it returns.
+        Call it once a second, and whenever feedback came. At most one change a call, made when it returns.
         """
         now = now if math.isfinite(now) and now >= self._now else max(self._now, 0.0)
         self._now = now
-        seen = self._see(now, sample)
-        thresholds = self._settings.thresholds
-        climbing = self._estimate_climb.update(now, seen.estimate)
-        narrow = not climbing and policy.estimate_is_low(seen, self.level.bitrate, thresholds)
-        estimate_low = self._estimate_low.seconds(now, narrow)
-        rtt_high = self._rtt_high.seconds(now, policy.rtt_is_high(seen, thresholds))
-        loss_low = self._loss_low.seconds(now, policy.loss_is_low(seen, thresholds))
-        quiet = self._quiet.seconds(now, policy.should_increase(seen, thresholds))
-        if self._path_widened(seen):
-            self._switches.clear()
-            self._width = None
-        settle = self._settings.drain if self._changed_at == self._failed_at else self._settings.settle
-        if now - self._changed_at < settle:
-            return None
-        if policy.loss_is_high(seen, thresholds) or max(estimate_low, rtt_high) >= 0.0:
-            return self._down(seen, estimate_low, rtt_high)
-        if loss_low >= self._settings.fps_hold and (level := self._smoother(seen)):
-            return self._raise("loss-low", level, seen)
-        if quiet >= self._settings.rung_hold and (level := self._better(seen)):
-            return self._raise("headroom", level, seen)
-        return None
+        seen = self._see(now, sample, path)
+        decision = self._decide(seen, path)
+        if decision is not None and self._prober.active:
+            self._prober.stop(now, path)
+        return decision
 
-    def _see(self, now: float, sample: Sample) -> Sample:
+    def _see(self, now: float, sample: Sample, path: PathState) -> Sample:
         return replace(
             sample,
             packet_loss=self._loss.update(now, sample.packet_loss),
             sent_bitrate=self._sent.update(now, sample.sent_bitrate),
             rtt_min=self._rtt_min.update(now, sample.rtt),
+            estimate=path.estimate,
         )
 
-    def _path_widened(self, seen: Sample) -> bool:
-        if self._width is None or seen.sent_bitrate is None or not policy.loss_is_low(seen, self._settings.thresholds):
-            return False
-        return self._quiet.held and seen.sent_bitrate > self._settings.changed * self._width
-
-    @property
-    def _on_trial(self) -> bool:
-        return self._before_trial is not None and self._now - self._changed_at <= self._settings.trial
-
-    @property
-    def _failed_lately(self) -> bool:
-        return self._now - self._failed_at < self._settings.forgiveness
-
-    def _recent(self) -> int:
-        return sum(1 for at in self._switches if self._now - at < self._settings.window)
-
-    # --- down -------------------------------------------------------------------------------------------------
-
-    def _down(self, seen: Sample, estimate_low: float, rtt_high: float) -> Decision | None:
-        lossy = policy.loss_is_high(seen, self._settings.thresholds)
-        hold_down = 0.0 if lossy else self._settings.hold_down
-        if estimate_low >= hold_down and (level := self._cheaper(seen)):
-            return self._lower("estimate-low", level, seen)
-        if rtt_high >= hold_down and (level := self._cheaper(seen)):
-            return self._lower("rtt-high", level, seen)
-        return self._after_loss(seen) if lossy else None
-
-    def _after_loss(self, seen: Sample) -> Decision | None:
-        thresholds = self._settings.thresholds
-        loss = seen.packet_loss or 0.0
-        settling = self._now - self._lowered_at < self._settings.loss_settle
-        used_up = len(self._loss_steps) == 2 and self._now - self._loss_steps[0] < self._settings.window
-        if (settling or used_up) and not self._on_trial:
-            return None
-        if loss >= thresholds.loss_severe:
-            if seen.estimate is None and seen.sent_bitrate is not None:
-                # What arrives while this much is lost is all that the path carries.
-                seen = replace(seen, estimate=seen.sent_bitrate * (1.0 - loss))
-            level = self._cheaper(seen)
-        else:
-            level = self._ladder.below(self.level) or self._cheaper(seen)
+    def _decide(self, seen: Sample, path: PathState) -> Decision | None:
+        now, settings, thresholds = self._now, self._settings, self._settings.thresholds
+        calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
+        rested = self._calm.seconds(now, calm)
+        loss_low = self._loss_low.seconds(now, policy.loss_is_low(seen, thresholds))
+        rtt_high = self._rtt_high.seconds(now, path.queue_delay is None and policy.rtt_is_high(seen, thresholds))
+        if (relieved := self._relieve_worker(seen)) is not None:
+            return relieved
+        level = self.level
         if level is None:
+            return self._resume(seen, path, rested)
+        worse = self._give_way(level, seen, path) or self._shorten(level, seen, path, rtt_high)
+        if worse is None and policy.loss_is_high(seen, thresholds):
+            worse = self._give_up_frames(level, seen, path)
+        if worse is not None or (policy.loss_is_high(seen, thresholds) and self._blames_rate(path)):
+            return worse
+        if loss_low >= settings.fps_hold and self._loss_cap < math.inf:
+            return self._give_back_frames(level, seen)
+        return self._climb(level, seen, path, rested)
+
+    # --- down -----------------------------------------------------------------------------------------------------
+
+    def _give_way(self, level: Level, seen: Sample, path: PathState) -> Decision | None:
+        """The queue grows, or too much is lost: go to what fits, if this does not."""
+        settings, now = self._settings, self._now
+        if not path.congested:
+            self._stuck.reset()
             return None
-        self._loss_steps.append(self._now)
-        return self._lower("loss-high", level, seen)
+        stuck = self._stuck.seconds(now, True)
+        queue, ease = path.queue_delay or 0.0, self._ease(level, seen)
+        estimate = path.estimate if path.estimate is not None else path.throughput
+        # What is heard now left before the queue that it stood in.
+        if estimate is None or now - self._changed_at < settings.settle + queue:
+            return None
+        arrives = path.throughput is not None and path.throughput >= settings.arriving * ease * self._need(level)
+        if arrives and queue < settings.tolerable and not (path.excess_loss or 0.0) > settings.thresholds.loss_high:
+            return None
+        share = max(settings.least_share, 1.0 - queue / settings.drain)
+        fitting = self._best(share * estimate / ease)
+        if fitting is not None and fitting.bitrate >= level.bitrate:
+            fitting = self._below(level) if stuck >= settings.settle else level
+        fitting = fitting or self._allowed()[0]
+        if fitting.bitrate < level.bitrate:
+            return self._lower("estimate-low", fitting, seen)
+        return self._lower("pause", None, seen) if stuck >= settings.pause_after else None
 
-    def _cheaper(self, seen: Sample) -> Level | None:
-        """The best level of a cheaper rung that fits the estimate (unknown: the next rung), else the cheapest one."""
-        rungs = self._ladder.cheaper_rungs(self.level, self.fps_cap)
-        if seen.estimate is None and rungs:
-            return rungs[0]
-        layers = self._ladder.layers_below(rungs[-1] if rungs else self.level)
-        fitting = [
-            level for level in (*rungs, *layers) if policy.estimate_fits(seen, level.bitrate, self._settings.thresholds)
-        ]
-        if fitting:
-            return fitting[0]
-        if seen.estimate is None:
-            return layers[0] if layers else None
-        return layers[-1] if layers else (rungs[-1] if rungs else None)
+    def _shorten(self, level: Level, seen: Sample, path: PathState, rtt_high: float) -> Decision | None:
+        """Nothing is heard, or the way has become long where nothing else tells of a queue."""
+        settings = self._settings
+        if path.silent >= settings.silence:
+            fewest = min((one for one in self._levels if one.rung == level.rung), key=_layer)
+            return None if fewest == level else self._lower("silence", fewest, seen)
+        if rtt_high >= settings.settle and self._now - self._changed_at >= settings.settle:
+            below = self._below(level)
+            return None if below is None else self._lower("rtt-high", below, seen)
+        return None
 
-    def _lower(self, rule: Rule, level: Level, seen: Sample) -> Decision:
-        if self._on_trial and self._before_trial is not None:
-            before, cap = self._before_trial
-            self._fail()
-            if before.bitrate <= level.bitrate:
-                self.fps_cap = cap
-                level = before
-        self._before_trial = None
-        if seen.estimate is not None:
-            self._width = seen.estimate
-        self._lowered_at = self._now
+    def _blames_rate(self, path: PathState) -> bool:
+        """Whether less would be lost if less were sent, as far as one can know."""
+        return path.excess_loss is None or path.excess_loss > self._settings.thresholds.loss_high
+
+    def _give_up_frames(self, level: Level, seen: Sample, path: PathState) -> Decision | None:
+        """The API's rule: packet loss above 5 % lowers the frame rate; again only where that could help."""
+        settings, now = self._settings, self._now
+        steps = settings.loss_steps if self._blames_rate(path) else 1
+        least = self._top_fps / 2**steps * _SLACK
+        if now - self._loss_stepped_at < settings.loss_pause or self._loss_cap <= least:
+            return None
+        self._loss_cap = min(self._loss_cap, level.fps) / 2.0
+        lower = self._best(self._need(level))
+        return None if lower is None or lower == level else self._lower("loss-high", lower, seen)
+
+    def _lower(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
+        if rule in ("estimate-low", "rtt-high", "loss-high") and self._trial_from is not None:
+            before, since = self._trial_from
+            if self._now - since <= self._settings.trial:
+                self._fail(seen)
+                if before is not None and (level is None or before.bitrate > level.bitrate > 0.6 * before.bitrate):
+                    level = before
+        self._trial_from = None
+        self._lowered_at = self._loss_stepped_at = self._now
+        self._prober.postpone(self._now + self._settings.cooldown)
         return self._move(rule, level, seen)
 
-    def _fail(self) -> None:
-        if not self._failed_lately:
+    def _fail(self, seen: Sample) -> None:
+        if self._now - self._failed_at > self._settings.forgiveness:
             self._penalty = self._settings.failed_cooldown
         self._failed_at = self._now
         self._raise_from = self._now + self._penalty
-        self._penalty = min(2.0 * self._penalty, self._settings.failed_cooldown_max)
+        self._penalty = min(2.0 * self._penalty, self._settings.longest_cooldown)
 
-    # --- up ---------------------------------------------------------------------------------------------------
+    # --- up -------------------------------------------------------------------------------------------------------
 
-    def _smoother(self, seen: Sample) -> Level | None:
-        level = self._ladder.above(self.level)
-        if level is None or self._now < self._raise_from or self._recent() > (0 if self._failed_lately else 2):
+    def _climb(self, level: Level, seen: Sample, path: PathState, rested: float) -> Decision | None:
+        settings, now = self._settings, self._now
+        above = self._above(level)
+        if above is None:
             return None
-        if policy.estimate_fits(seen, level.bitrate, self._settings.thresholds):
-            return level
-        room = policy.estimate_has_room(seen, self.level.bitrate, self._settings.thresholds)
-        return level if room else None
+        if not self._prober.active:
+            settled = now - self._changed_at >= settings.settle
+            if now < self._raise_from or rested < settings.rest or not settled:
+                return None
+            if path.estimate is not None and path.estimate >= settings.probing.enough * self._need(above):
+                return self._raise("headroom", path.estimate, seen)
+            if not self._probes:
+                quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
+                return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
+        outcome = self._prober.update(now, path, self._need(above), self._need(level))
+        passed = outcome == "passed" and path.estimate is not None
+        return self._raise("headroom", path.estimate or 0.0, seen) if passed else None
 
-    def _better(self, seen: Sample) -> Level | None:
-        """The best rung that the estimate is known to carry, else the next one as a trial."""
-        rungs = self._ladder.better_rungs(self.level, self.fps_cap)
-        if not rungs or self._now < max(self._raise_from, self._lowered_at + self._settings.cooldown):
+    def _raise(self, rule: Rule, carried: float, seen: Sample) -> Decision | None:
+        """To the best level that `carried` bit/s are enough for."""
+        level = self._best(carried / self._settings.probing.enough)
+        if level is None or (self.level is not None and level.bitrate <= self.level.bitrate):
             return None
-        recent = self._recent()
-        fitting = [level for level in rungs if policy.estimate_fits(seen, level.bitrate, self._settings.thresholds)]
-        if fitting:
-            return fitting[-1] if recent <= (0 if self._failed_lately else 1) else None
-        if recent == 0 and policy.estimate_has_room(seen, self.level.bitrate, self._settings.thresholds):
-            return rungs[0]
-        return None
-
-    def _raise(self, rule: Rule, level: Level, seen: Sample) -> Decision:
-        self._before_trial = (self.level, self.fps_cap)
+        self._trial_from = self.level, self._now
         return self._move(rule, level, seen)
 
-    # --- both -------------------------------------------------------------------------------------------------
+    def _give_back_frames(self, level: Level, seen: Sample) -> Decision | None:
+        """The API's rule: packet loss below 2 % raises the frame rate again."""
+        self._loss_cap = 2.0 * self._loss_cap
+        if self._loss_cap * _SLACK >= self._top_fps:
+            self._loss_cap = math.inf
+        self._loss_low.reset()
+        smoother = self._smoother(level, seen)
+        if smoother is None or self._now < self._raise_from:
+            return None
+        self._trial_from = self.level, self._now
+        return self._move("loss-low", smoother, seen)
 
-    def _move(self, rule: Rule, level: Level, seen: Sample) -> Decision:
-        before = self.level
-        if level.rung == before.rung or level.fps < self._ladder.at(level, self.fps_cap).fps:
-            self.fps_cap = self._ladder.fps if self._ladder.is_top(level) else level.fps
-        self.level = level
+    # --- pause, overload ------------------------------------------------------------------------------------------
+
+    def _resume(self, seen: Sample, path: PathState, rested: float) -> Decision | None:
+        settings, lowest = self._settings, self._allowed()[0]
+        paused = self._now - self._changed_at
+        if not self._probes:
+            return self._move("resume", lowest, seen) if paused >= settings.quiet else None
+        if not self._prober.active and (paused < settings.settle or rested < settings.rest):
+            return None
+        passed = self._prober.update(self._now, path, self._need(lowest), 0.0) == "passed"
+        return self._move("resume", lowest, seen) if passed else None
+
+    def _relieve_worker(self, seen: Sample) -> Decision | None:
+        """Our own overload sheds frames of all viewers evenly, whatever their paths carry."""
+        settings, now, level = self._settings, self._now, self.level
+        if now - self._shed_at < settings.shed_pause:
+            return None
+        if self.overloaded:
+            if self._top_fps / 2**self._shed <= self._lowest_fps * _SLACK:
+                return None
+            self._shed += 1
+        elif self._shed:
+            self._shed -= 1
+        else:
+            return None
+        self._shed_at = now
+        if level is None:
+            return None
+        if self.overloaded:
+            lower = self._best(self._need(level)) or self._allowed()[0]
+            return None if lower == level else self._move("overload", lower, seen)
+        smoother = self._smoother(level, seen)
+        return None if smoother is None else self._move("relief", smoother, seen)
+
+    # --- the levels -----------------------------------------------------------------------------------------------
+
+    def _arrange(self, levels: Sequence[Level]) -> None:
+        if not levels:
+            raise ValueError("an adapter needs at least one level")
+        self._levels = sorted(levels, key=_bitrate)
+        self._top_fps = max(level.fps for level in levels)
+        self._lowest_fps = min(level.fps for level in levels)
+
+    def _need(self, level: Level) -> float:
+        """Bit/s on the wire."""
+        return level.bitrate * self._settings.overhead
+
+    def _ease(self, level: Level, seen: Sample) -> float:
+        """The share of its bitrate that the picture takes now: an easy one takes less than its encoder may use."""
+        return 1.0 if seen.sent_bitrate is None else min(1.0, max(0.2, seen.sent_bitrate / self._need(level)))
+
+    def _allowed(self) -> list[Level]:
+        """The levels under the cap of the frame rate, cheapest first; never empty."""
+        cap = self.fps_cap * _SLACK
+        return [level for level in self._levels if level.fps <= cap] or self._levels[:1]
+
+    def _best(self, carried: float) -> Level | None:
+        """The best allowed level that needs at most `carried` bit/s."""
+        return next((level for level in reversed(self._allowed()) if self._need(level) <= carried), None)
+
+    def _below(self, level: Level) -> Level | None:
+        return next((one for one in reversed(self._allowed()) if one.bitrate < level.bitrate), None)
+
+    def _above(self, level: Level) -> Level | None:
+        return next((one for one in self._allowed() if one.bitrate > level.bitrate), None)
+
+    def _smoother(self, level: Level, seen: Sample) -> Level | None:
+        """The next level of the same rung with more frames, where it is allowed and nothing speaks against it."""
+        more = next((one for one in self._allowed() if one.rung == level.rung and one.layer > level.layer), None)
+        if more is None or (seen.estimate is not None and seen.estimate < 0.9 * self._need(more)):
+            return None
+        return more
+
+    def _move(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
+        before, self.level = self.level, level
         self._changed_at = self._now
-        self._switches.append(self._now)
-        for hold in (self._estimate_low, self._rtt_high, self._loss_low, self._quiet):
+        for hold in (self._calm, self._loss_low, self._stuck, self._rtt_high):
             hold.reset()
-        return Decision(rule, _state(before), _state(level), seen.as_dict(), self._lines(rule))
+        return Decision(
+            rule,
+            _state(before),
+            _state(level),
+            seen.as_dict(),
+            self._lines(rule),
+            estimate=seen.estimate,
+            probe=self._prober.last,
+        )
 
     def _lines(self, rule: Rule) -> dict[str, float]:
-        thresholds = self._settings.thresholds
+        thresholds, settings = self._settings.thresholds, self._settings
         lines: dict[Rule, dict[str, float]] = {
             "loss-high": {"packet_loss": thresholds.loss_high},
             "loss-low": {"packet_loss": thresholds.loss_low},
             "rtt-high": {"rtt": thresholds.rtt_high, "rtt_bloat": thresholds.rtt_bloat},
-            "estimate-low": {"estimate_low": thresholds.estimate_low},
-            "headroom": {
-                "packet_loss": thresholds.loss_minimal,
-                "rtt": thresholds.rtt_low,
-                "estimate_room": thresholds.estimate_room,
-            },
+            "headroom": {"packet_loss": thresholds.loss_high, "queue_delay": settings.calm},
+            "silence": {"silent": settings.silence},
         }
-        return lines[rule]
+        return lines.get(rule, {})
 
 
-def _state(level: Level) -> State:
+def _bitrate(level: Level) -> int:
+    return level.bitrate
+
+
+def _layer(level: Level) -> int:
+    return level.layer
+
+
+def _state(level: Level | None) -> State:
+    if level is None:
+        return State(fps=0.0, rung=None, bitrate=0)
     return State(fps=level.fps, rung=level.name, bitrate=level.bitrate)

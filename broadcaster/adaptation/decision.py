@@ -6,12 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Rule = Literal["loss-high", "loss-low", "rtt-high", "estimate-low", "headroom"]
+from broadcaster.adaptation.probing import ProbeResult
+
+Rule = Literal[
+    "loss-high",
+    "loss-low",
+    "rtt-high",
+    "estimate-low",
+    "headroom",
+    "silence",
+    "pause",
+    "resume",
+    "overload",
+    "relief",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a viewer is: frames per second, the rung's name (None where there are no rungs), bit/s (None: unknown)."""
+    """Where a viewer is: frames per second (0: paused), the rung's name (None where there are no rungs), bit/s (None:
+    unknown)."""
 
     fps: float
     rung: str | None
@@ -23,7 +37,8 @@ class Decision:
     """What changed, and why.
 
     `rule` is the name of the rule that fired; `inputs` are the measurements that it saw and `thresholds` the lines
-    that decided, keyed as the input that they were held against.
+    that decided, keyed as the input that they were held against. `estimate` is what the path was believed to carry, in
+    bit/s, and `probe` what came of the last probe.
     """
 
     rule: Rule
@@ -31,3 +46,5 @@ class Decision:
     after: State
     inputs: Mapping[str, float | None]
     thresholds: Mapping[str, float]
+    estimate: float | None = None
+    probe: ProbeResult | None = None

@@ -1,0 +1,364 @@
+"""PathEstimator: what a path carries, from when packets left and when they arrived (transport-wide feedback)."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from broadcaster.adaptation.path import PathState
+from broadcaster.adaptation.smoothing import Floor
+from broadcaster.adaptation.trendline import Trendline, TrendlineSettings
+
+TICK = 250e-6
+"""Seconds of a tick of transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorSettings:
+    """Times in seconds.
+
+    `runs`: how many are remembered until their feedback comes. `gap`: what leaves within it belongs together, so that
+    the slices of a keyframe count as one burst. `slot`: the unit of throughput, which is taken over `window`, and over
+    `short` while the queue grows. `loss_slot`, `loss_slots`: the same for losses.
+    `floor`: the shortest delay is that of the last one to two such times, since clocks drift and routes change.
+
+    `guard`: a delay above the shortest that is no queue yet, and `standing`: one that is, whatever the trend.
+    `back_off`: what is left of the throughput that a growing queue shows (draft-ietf-rmcat-gcc-02 section 5.5: 0.85).
+    `hold`: the least time between two cuts, for the first one to show. `severe`: a fraction of excess loss that shows
+    the path's end, as in section 6. `inherent`: loss that stays above this share of itself although less is sent has
+    other reasons than the rate; `relief` is how much less that must be, `judge` how long it takes to tell, and `forget`
+    the weight of a feedback in what is taken for inherent.
+
+    `burst`: packets that arrive in a row tell how fast the path is; the median of the last `bursts` within
+    `burst_age` counts.
+    """
+
+    runs: int = 256
+    gap: float = 0.012
+    slot: float = 0.05
+    window: int = 10
+    short: int = 5
+    loss_slot: float = 0.25
+    loss_slots: int = 8
+    floor: float = 30.0
+    guard: float = 0.025
+    standing: float = 0.2
+    back_off: float = 0.9
+    hold: float = 0.4
+    severe: float = 0.1
+    inherent: float = 0.5
+    relief: float = 0.8
+    judge: float = 4.0
+    forget: float = 0.01
+    burst: int = 5
+    bursts: int = 5
+    burst_age: float = 4.0
+    trendline: TrendlineSettings = field(default_factory=TrendlineSettings)
+
+
+class _Run:
+    """Packets with consecutive numbers that left together."""
+
+    __slots__ = ("at", "end", "first", "octets")
+
+    def __init__(self, first: int, end: int, at: float, octets: float) -> None:
+        self.first = first
+        self.end = end
+        self.at = at
+        self.octets = octets
+        """Of one packet."""
+
+
+class _Group:
+    """Runs that belong together, as far as they have arrived."""
+
+    __slots__ = ("arrived", "first_arrival", "last_arrival", "last_sent", "lost", "octets", "sent")
+
+    def __init__(self, sent: float, arrival: float) -> None:
+        self.sent = self.last_sent = sent
+        self.first_arrival = self.last_arrival = arrival
+        self.arrived = 0
+        self.lost = 0
+        self.octets = 0.0
+        """Of all packets but the first."""
+
+
+class _Slots:
+    """Sums over the last slots of equal length."""
+
+    __slots__ = ("_length", "_newest", "_since", "_sums")
+
+    def __init__(self, length: float, count: int) -> None:
+        self._length = length
+        self._sums = [0.0] * (count + 1)
+        self._newest = -1
+        self._since = -1
+
+    def add(self, at: float, amount: float) -> None:
+        """Times may be a little out of order."""
+        slot = int(at / self._length)
+        sums = self._sums
+        if self._newest < 0:
+            self._newest = self._since = slot
+        if slot > self._newest:
+            for passed in range(max(self._newest + 1, slot - len(sums) + 1), slot + 1):
+                sums[passed % len(sums)] = 0.0
+            self._newest = slot
+        if slot > self._newest - len(sums):
+            sums[slot % len(sums)] += amount
+
+    def rate(self, at: float, count: int) -> float | None:
+        """Per second, over the last `count` whole slots and the one that `at` is in; None before two slots."""
+        slot = int(at / self._length)
+        if self._newest < 0 or slot - self._since < 2:
+            return None
+        sums = self._sums
+        count = min(count, len(sums) - 1, slot - self._since)
+        oldest = self._newest - len(sums)
+        total = sum(sums[one % len(sums)] for one in range(slot - count, slot + 1) if oldest < one <= self._newest)
+        return total / (count * self._length + (at - slot * self._length))
+
+    def sum(self, at: float) -> float:
+        """Over all slots that are not too old at `at`."""
+        slot, sums = int(at / self._length), self._sums
+        first, last = max(slot, self._newest) - len(sums) + 1, min(slot, self._newest)
+        return sum(sums[one % len(sums)] for one in range(first, last + 1))
+
+
+class PathEstimator:
+    """Pure: times are passed in, and the same calls make the same state.
+
+    Google Congestion Control (draft-ietf-rmcat-gcc-02), with three differences that a server of encoded levels needs.
+    Frames leave in bursts, so a group's delay is that of its first packet: what the burst itself has to wait for is no
+    queue. The estimate rises to what arrives, and no further, because levels do not follow it continuously: whoever
+    wants to know more sends more (probes). And loss that does not depend on the rate does not lower it.
+    """
+
+    def __init__(self, settings: EstimatorSettings | None = None) -> None:
+        self._settings = settings = settings or EstimatorSettings()
+        self._runs: deque[_Run] = deque(maxlen=settings.runs)
+        self._next: int | None = None
+        """Extended number behind the last one sent."""
+        self._heard = -1
+        """The highest extended number that feedback spoke of."""
+        self._ticks: int | None = None
+        self._group: _Group | None = None
+        self._trendline = Trendline(settings.trendline)
+        self._floor = Floor(settings.floor)
+        self._arrived = _Slots(settings.slot, max(settings.window, settings.short))
+        self._left = _Slots(settings.slot, max(settings.window, settings.short))
+        self._received = _Slots(settings.loss_slot, settings.loss_slots)
+        self._lost = _Slots(settings.loss_slot, settings.loss_slots)
+        self._bursts: deque[tuple[float, float]] = deque(maxlen=settings.bursts)
+        self._last_arrival = 0.0
+        self._last_sent = 0.0
+        self._feedback_at: float | None = None
+        self._waiting_since: float | None = None
+        self._measured = 0
+        self._delay: float | None = None
+        self._falls = False
+        self._over = self._lossy = False
+        self._throughput: float | None = None
+        self._estimate: float | None = None
+        self._cut_at = -math.inf
+        self._usual_loss = 0.0
+        self._counted = 0, 0
+        """Packets lost and received since then."""
+        self._loss_trial: tuple[float, float, float, float] | None = None
+        """Since when a cut for loss is awaited to show: time, rate and loss at it, and the estimate before."""
+        self._rtt: float | None = None
+
+    def sent(self, now: float, sequence: int, packets: int, octets: int) -> None:
+        """`packets` packets with consecutive transport-wide numbers, modulo 2^16, from `sequence` on left together."""
+        first = sequence
+        if self._next is not None:
+            first = self._next + ((sequence - self._next + 0x8000) & 0xFFFF) - 0x8000
+            if first < self._next:
+                return
+        self._next = first + packets
+        self._runs.append(_Run(first, first + packets, now, octets / packets))
+        if self._waiting_since is None:
+            self._waiting_since = now
+
+    def arrived(self, now: float, arrivals: Iterable[tuple[int, int | None]]) -> None:
+        """One transport-wide feedback: of each packet its number and its arrival in ticks modulo 2^32, None where lost."""
+        if self._next is None:
+            return
+        runs, received, lost = self._runs, 0, 0
+        place, run, newest_sent = -1, None, None
+        for sequence, ticks in arrivals:
+            number = self._next - ((self._next - sequence) & 0xFFFF)
+            if run is None or not run.first <= number < run.end:
+                place = self._place(number, place)
+                run = runs[place] if place >= 0 else None
+                if run is None:
+                    continue
+            if ticks is None:
+                if number > self._heard:
+                    lost += 1
+                    if self._group is not None:
+                        self._group.lost += 1
+                continue
+            received += 1
+            arrival = self._time_of(ticks)
+            self._arrived.add(arrival, run.octets)
+            self._left.add(run.at, run.octets)
+            self._last_arrival = max(self._last_arrival, arrival)
+            self._last_sent = max(self._last_sent, run.at)
+            newest_sent = run.at if newest_sent is None else max(newest_sent, run.at)
+            if number > self._heard:
+                self._take(run, arrival, now)
+            self._heard = max(self._heard, number)
+        if not received and not lost:
+            return
+        self._measured += 1
+        self._feedback_at = now
+        self._waiting_since = now if self._heard + 1 < self._next else None
+        self._received.add(now, received)
+        self._lost.add(now, lost)
+        self._counted = self._counted[0] + lost, self._counted[1] + received
+        if newest_sent is not None:
+            self._rtt = now - newest_sent
+        self._estimate_anew(now)
+
+    def state(self, now: float) -> PathState:
+        """What is believed at `now`."""
+        silent = 0.0
+        if self._waiting_since is not None:
+            silent = max(0.0, now - self._waiting_since)
+        loss = self._loss(now)
+        return PathState(
+            estimate=self._estimate,
+            throughput=self._throughput,
+            capacity=self._capacity(now),
+            queue_delay=self._delay,
+            congested=self._over or self._lossy,
+            loss=loss,
+            excess_loss=None if loss is None else self._excess(now),
+            rtt=self._rtt,
+            silent=silent,
+            measured=self._measured,
+        )
+
+    # --- from packets to groups -----------------------------------------------------------------------------------
+
+    def _place(self, number: int, hint: int) -> int:
+        """The index of the run that holds packet `number`; -1: it is forgotten, or never was."""
+        runs = self._runs
+        if 0 <= hint + 1 < len(runs) and runs[hint + 1].first <= number < runs[hint + 1].end:
+            return hint + 1
+        place = bisect_right(runs, number, key=_first) - 1
+        return place if place >= 0 and number < runs[place].end else -1
+
+    def _time_of(self, ticks: int) -> float:
+        if self._ticks is None:
+            self._ticks = ticks
+        else:
+            self._ticks += ((ticks - self._ticks + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+        return self._ticks * TICK
+
+    def _take(self, run: _Run, arrival: float, now: float) -> None:
+        group = self._group
+        if group is None or run.at - group.last_sent > self._settings.gap:
+            if group is not None:
+                self._close(group, now)
+            self._group = group = _Group(run.at, arrival)
+        else:
+            group.octets += run.octets
+        group.last_sent = run.at
+        group.last_arrival = max(group.last_arrival, arrival)
+        group.arrived += 1
+
+    def _close(self, group: _Group, now: float) -> None:
+        settings = self._settings
+        delay = group.first_arrival - group.sent
+        floor, before = self._floor.update(now, delay), self._delay
+        self._delay = 0.0 if floor is None else max(0.0, delay - floor)
+        self._falls = before is not None and self._delay < before
+        self._trendline.update(group.first_arrival, delay)
+        if group.arrived >= settings.burst and not group.lost:
+            # No faster than the clock that measures, and what took as long to leave says little.
+            spread = max(group.last_arrival - group.first_arrival, TICK)
+            self._bursts.append((now, 8.0 * group.octets / spread))
+
+    # --- from groups to the estimate ------------------------------------------------------------------------------
+
+    def _estimate_anew(self, now: float) -> None:
+        settings = self._settings
+        at = self._last_arrival
+        self._throughput = self._arrived.rate(at, settings.window)
+        if self._throughput is not None:
+            self._throughput *= 8.0
+        delay = self._delay or 0.0
+        usage = self._trendline.usage
+        stands = usage != "under" and delay > settings.standing and not self._falls
+        self._over = stands or (usage == "over" and delay > settings.guard)
+        loss = self._loss(now) or 0.0
+        self._judge_loss(now, loss)
+        excess = self._excess(now) > settings.severe
+        throughput = self._throughput
+        if throughput is None:
+            return
+        if self._over:
+            short = self._arrived.rate(at, settings.short)
+            width = min(throughput, throughput if short is None else 8.0 * short)
+            self._cut(now, settings.back_off * width)
+        elif excess:
+            if self._loss_trial is None:
+                rate = throughput / (1.0 - min(loss, 0.99))
+                self._loss_trial = (now, rate, loss, max(rate, self._estimate or 0.0))
+                self._counted = 0, 0
+                self._cut(now, throughput)
+        elif usage == "normal" and delay < 2.0 * settings.guard:
+            left = self._left.rate(self._last_sent, settings.window)
+            shown = throughput if left is None else min(throughput, 8.0 * left)
+            self._estimate = shown if self._estimate is None else max(self._estimate, shown)
+        self._lossy = excess and (self._loss_trial is None or now - self._cut_at <= settings.hold)
+
+    def _cut(self, now: float, estimate: float) -> None:
+        if now - self._cut_at < self._settings.hold:
+            return
+        if self._estimate is None or estimate < self._estimate:
+            self._estimate = estimate
+            self._cut_at = now
+
+    def _judge_loss(self, now: float, loss: float) -> None:
+        """After a cut for loss: what is lost although less is sent has other reasons; then the cut was wrong."""
+        settings = self._settings
+        if self._usual_loss > 0.0 and loss - self._usual_loss < settings.severe:
+            self._usual_loss += settings.forget * (loss - self._usual_loss)
+        if self._loss_trial is None:
+            return
+        since, rate, before, estimate = self._loss_trial
+        if now - since < settings.judge:
+            return
+        left = self._left.rate(self._last_sent, settings.window)
+        lost, received = self._counted
+        average = lost / max(1, lost + received)
+        if average > settings.inherent * before and left is not None and 8.0 * left <= settings.relief * rate:
+            self._usual_loss = average
+            self._estimate = max(self._estimate or 0.0, estimate)
+        self._loss_trial = None
+
+    def _excess(self, now: float) -> float:
+        """What is lost beyond the usual, and beyond what chance makes of that."""
+        lost, received = self._lost.sum(now), self._received.sum(now)
+        count, usual = lost + received, self._usual_loss
+        if count <= 0.0:
+            return 0.0
+        return max(0.0, lost / count - usual - 2.0 * math.sqrt(usual * (1.0 - usual) / count))
+
+    def _loss(self, now: float) -> float | None:
+        lost, received = self._lost.sum(now), self._received.sum(now)
+        return lost / (lost + received) if lost + received > 0 else None
+
+    def _capacity(self, now: float) -> float | None:
+        recent = sorted(rate for at, rate in self._bursts if now - at <= self._settings.burst_age)
+        return recent[len(recent) // 2] if recent else None
+
+
+def _first(run: _Run) -> int:
+    return run.first

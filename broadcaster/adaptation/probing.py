@@ -1,0 +1,158 @@
+"""Prober: sends more than the viewer needs for a moment, to learn whether the path carries the next level."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from broadcaster.adaptation.path import PathState
+
+Outcome = Literal["passed", "failed", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """Times in seconds, bitrates in bit/s.
+
+    A probe sends `margin` times what the next level needs (LiveKit: 120 %), for at least `shortest` and until the
+    estimate reaches `enough` times the need, but for no longer than `patience` times what the estimate takes to follow.
+    It fails when the queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when
+    bursts come through slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`;
+    where bursts come `wider` times as fast as then, the path has changed and the pause is over.
+
+    Where the next level needs more than `knock_from`, a burst of `knock_octets` goes ahead, and tells within `answer`
+    how fast the path is at most; when it is too slow the next one goes after `knock_pause`.
+    """
+
+    margin: float = 1.15
+    shortest: float = 0.5
+    enough: float = 1.02
+    patience: float = 3.0
+    queue: float = 0.06
+    loss: float = 0.04
+    pause: float = 3.0
+    longest_pause: float = 24.0
+    wider: float = 1.3
+    knock_from: float = 1_000_000
+    knock_octets: int = 7200
+    knock_time: float = 0.1
+    answer: float = 0.6
+    knock_pause: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """`target` is what was sent in all, `reached` what the estimate rose to, in bit/s."""
+
+    target: int
+    reached: int | None
+    outcome: Outcome
+
+
+class Prober:
+    """When to probe, with how much, and what came of it. Pure."""
+
+    def __init__(self, settings: ProbeSettings | None = None) -> None:
+        self._settings = settings or ProbeSettings()
+        self.rate = 0.0
+        """Bit/s that should leave in all now; 0 where nothing is probed."""
+        self.octets: int | None = None
+        """How many octets of padding at most, None: as many as it takes."""
+        self.last: ProbeResult | None = None
+        self._phase: Literal["idle", "knock", "listen", "probe"] = "idle"
+        self._need = 0.0
+        self._since = 0.0
+        self._queue = 0.0
+        self._from = -math.inf
+        self._pause = self._settings.pause
+        self._failed_width: float | None = None
+        self._knocked_at = -math.inf
+
+    @property
+    def active(self) -> bool:
+        return self._phase != "idle"
+
+    def postpone(self, until: float) -> None:
+        """No probe before `until`."""
+        self._from = max(self._from, until)
+
+    def stop(self, now: float, path: PathState) -> None:
+        """Break off what runs: something else needs the path."""
+        if self._phase == "probe":
+            self._end(now, path, "stopped")
+        self._rest()
+
+    def update(self, now: float, path: PathState, need: float, sending: float) -> Outcome | None:
+        """Go on. `need` is what the next level needs and `sending` what the level now needs, in bit/s of the wire.
+
+        Returns what came of a probe, when it ends. Call it only where the path is calm or a probe is `active`.
+        """
+        settings = self._settings
+        if need != self._need and self.active:
+            self.stop(now, path)
+        self._need = need
+        if self._phase == "idle":
+            if self._widened(path):
+                self._from = min(self._from, now)
+            if now < self._from or path.estimate is None:
+                return None
+            if need >= settings.knock_from and not (path.capacity or 0.0) > need:
+                if now - self._knocked_at >= settings.knock_pause:
+                    self._begin("knock", now, sending + 8.0 * settings.knock_octets * 30.0, path)
+                    self.octets = settings.knock_octets
+                    self._knocked_at = now
+                return None
+            self._begin("probe", now, settings.margin * need, path)
+            return None
+        if self._phase == "knock":
+            if now - self._since >= settings.knock_time:
+                self._phase, self.rate, self.octets = "listen", 0.0, None
+            return None
+        if self._phase == "listen":
+            if (path.capacity or 0.0) > need:
+                self._begin("probe", now, settings.margin * need, path)
+            elif now - self._since >= settings.answer:
+                self._rest()
+            return None
+        return self._judge(now, path, need)
+
+    def _judge(self, now: float, path: PathState, need: float) -> Outcome | None:
+        settings, elapsed = self._settings, now - self._since
+        queue = (path.queue_delay or 0.0) - self._queue
+        slow = path.capacity is not None and path.capacity < need and elapsed > 0.2
+        if path.congested or queue > settings.queue or (path.excess_loss or 0.0) > settings.loss or slow:
+            return self._fail(now, path)
+        if elapsed >= settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
+            self._pause = settings.pause
+            self._failed_width = None
+            return self._end(now, path, "passed")
+        if elapsed >= settings.patience * path.follows:
+            return self._fail(now, path)
+        return None
+
+    def _fail(self, now: float, path: PathState) -> Outcome:
+        self._from = now + self._pause
+        self._pause = min(2.0 * self._pause, self._settings.longest_pause)
+        self._failed_width = path.capacity
+        return self._end(now, path, "failed")
+
+    def _widened(self, path: PathState) -> bool:
+        return (
+            self._failed_width is not None
+            and path.capacity is not None
+            and path.capacity > self._settings.wider * self._failed_width
+        )
+
+    def _begin(self, phase: Literal["knock", "probe"], now: float, rate: float, path: PathState) -> None:
+        self._phase, self._since, self.rate, self.octets = phase, now, rate, None
+        self._queue = path.queue_delay or 0.0
+
+    def _end(self, now: float, path: PathState, outcome: Outcome) -> Outcome:
+        reached = None if path.estimate is None else int(path.estimate)
+        self.last = ProbeResult(int(self.rate), reached, outcome)
+        self._rest()
+        return outcome
+
+    def _rest(self) -> None:
+        self._phase, self.rate, self.octets = "idle", 0.0, None
