@@ -57,6 +57,17 @@ class FrameSelector:
             self._late = False
         self.aim(target)
 
+    def pause(self) -> None:
+        """Take nothing more, until `aim` says where to go on: at a keyframe there."""
+        self._rung = self._layer = self._ceiling = -1
+        self._late = False
+        self.waiting_for = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether no frame is taken, of any rung."""
+        return self._rung < 0 and self.waiting_for is None
+
     @property
     def current(self) -> Level | None:
         """What the viewer gets now; None before the first keyframe."""

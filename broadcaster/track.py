@@ -200,15 +200,18 @@ class AdaptiveVideoTrack(MediaStreamTrack):
         else:
             self.selector.relevel(description.levels(), target, restart=not description.continues(before))
 
-    def set_level(self, level: Level) -> None:
-        """Go to `level` of the followed stream, or what the frame rate leaves of it."""
+    def set_level(self, level: Level | None) -> None:
+        """Go to `level` of the followed stream, or what the frame rate leaves of it; None takes no frames."""
         self._level = level
-        self._aim()
+        if level is not None:
+            self._aim()
+        elif self.selector is not None:
+            self.selector.pause()
 
     def _aim(self) -> None:
         if self.selector is not None and self._level is not None:
             target = self._affordable(self._level)
-            if target != self.selector.target:
+            if target != self.selector.target or self.selector.paused:
                 self.selector.aim(target)
 
     def _affordable(self, level: Level) -> Level:

@@ -193,3 +193,18 @@ def test_time_wraps() -> None:
     selector.aim(level(2, 2))
     assert selector.accepts(new.encode(4 * TICKS))
     assert selector.timestamp == 4 * TICKS
+
+
+def test_a_pause_takes_nothing_until_it_is_told_where_to_go_on() -> None:
+    selector, encoder = FrameSelector(LEVELS, level(0, 1)), Encoder(0)
+    assert selector.accepts(encoder.encode(0, keyframe=True))
+    selector.pause()
+    assert selector.paused
+    assert (selector.current, selector.waiting_for, selector.steady) == (None, None, None)
+    assert not selector.accepts(encoder.encode(TICKS, keyframe=True))
+    selector.aim(level(0, 1))
+    assert not selector.paused
+    assert selector.waiting_for == 0
+    assert not selector.accepts(encoder.encode(2 * TICKS))
+    assert selector.accepts(encoder.encode(3 * TICKS, keyframe=True))
+    assert selector.current == level(0, 1)
