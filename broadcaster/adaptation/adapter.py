@@ -31,7 +31,9 @@ class AdaptationSettings:
     downgrade `cooldown`. Where nothing can be probed, a quiet link for `quiet` is the trial.
     `trial`: an upgrade that falls back within this time has failed. The next one waits `failed_cooldown`, doubled with
     each failure up to `longest_cooldown`, and forgiven after `forgiveness` without any.
-    `loss_pause`: the least time between two steps for loss; `loss_steps` steps at most while it lasts.
+    A path that carries `changed` times as much as then has changed: nothing is held against it any more.
+    `loss_hold`: high loss lasts this long before it counts; `loss_pause`: the least time between two steps for it;
+    `loss_steps` steps at most while it lasts.
     `fps_hold`: low loss lasts this long before the frame rate comes back.
     `pause_after`: congestion at the lowest level for so long pauses the viewer.
     `shed_pause`: seconds between two steps of shedding.
@@ -45,7 +47,7 @@ class AdaptationSettings:
     stale: float = 5.0
     drain: float = 1.0
     least_share: float = 0.5
-    tolerable: float = 0.08
+    tolerable: float = 0.12
     arriving: float = 0.9
     settle: float = 1.0
     silence: float = 1.0
@@ -53,10 +55,12 @@ class AdaptationSettings:
     rest: float = 1.0
     cooldown: float = 2.0
     quiet: float = 8.0
-    trial: float = 15.0
-    failed_cooldown: float = 15.0
+    trial: float = 30.0
+    failed_cooldown: float = 8.0
     longest_cooldown: float = 240.0
     forgiveness: float = 300.0
+    changed: float = 1.3
+    loss_hold: float = 2.0
     loss_pause: float = 8.0
     loss_steps: int = 2
     fps_hold: float = 4.0
@@ -102,12 +106,14 @@ class ViewerAdapter:
         self._loss = Smoothed(settings.smoothing, settings.stale, first=0.0)
         self._sent = Smoothed(settings.smoothing, settings.stale)
         self._rtt_min = Floor(settings.rtt_window)
-        self._calm, self._loss_low, self._stuck, self._rtt_high = Hold(), Hold(), Hold(), Hold()
+        self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high = (Hold() for _ in range(5))
         self._loss_cap = math.inf
         self._loss_stepped_at = _NEVER
         self._shed = 0
         self._shed_at = _NEVER
-        self._changed_at = self._lowered_at = _NEVER
+        self._queue = 0.0
+        self._changed_at = self._settled_from = _NEVER
+        self._width = math.inf
         self._trial_from: tuple[Level | None, float] | None = None
         self._penalty = settings.failed_cooldown
         self._failed_at = self._raise_from = _NEVER
@@ -163,8 +169,10 @@ class ViewerAdapter:
 
     def _decide(self, seen: Sample, path: PathState) -> Decision | None:
         now, settings, thresholds = self._now, self._settings, self._settings.thresholds
+        self._queue = path.queue_delay or 0.0
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
+        loss_high = self._loss_high.seconds(now, policy.loss_is_high(seen, thresholds))
         loss_low = self._loss_low.seconds(now, policy.loss_is_low(seen, thresholds))
         rtt_high = self._rtt_high.seconds(now, path.queue_delay is None and policy.rtt_is_high(seen, thresholds))
         if (relieved := self._relieve_worker(seen)) is not None:
@@ -173,9 +181,9 @@ class ViewerAdapter:
         if level is None:
             return self._resume(seen, path, rested)
         worse = self._give_way(level, seen, path) or self._shorten(level, seen, path, rtt_high)
-        if worse is None and policy.loss_is_high(seen, thresholds):
+        if worse is None and loss_high >= settings.loss_hold:
             worse = self._give_up_frames(level, seen, path)
-        if worse is not None or (policy.loss_is_high(seen, thresholds) and self._blames_rate(path)):
+        if worse is not None or (loss_high >= 0.0 and self._blames_rate(path)):
             return worse
         if loss_low >= settings.fps_hold and self._loss_cap < math.inf:
             return self._give_back_frames(level, seen)
@@ -192,8 +200,7 @@ class ViewerAdapter:
         stuck = self._stuck.seconds(now, True)
         queue, ease = path.queue_delay or 0.0, self._ease(level, seen)
         estimate = path.estimate if path.estimate is not None else path.throughput
-        # What is heard now left before the queue that it stood in.
-        if estimate is None or now - self._changed_at < settings.settle + queue:
+        if estimate is None or now < self._settled_from:
             return None
         arrives = path.throughput is not None and path.throughput >= settings.arriving * ease * self._need(level)
         if arrives and queue < settings.tolerable and not (path.excess_loss or 0.0) > settings.thresholds.loss_high:
@@ -237,15 +244,18 @@ class ViewerAdapter:
         if rule in ("estimate-low", "rtt-high", "loss-high") and self._trial_from is not None:
             before, since = self._trial_from
             if self._now - since <= self._settings.trial:
-                self._fail(seen)
+                if before is not None and (seen.estimate or 0.0) >= 0.8 * self._need(before):
+                    self._fail()
                 if before is not None and (level is None or before.bitrate > level.bitrate > 0.6 * before.bitrate):
                     level = before
         self._trial_from = None
-        self._lowered_at = self._loss_stepped_at = self._now
+        self._loss_stepped_at = self._now
+        if seen.estimate is not None:
+            self._width = seen.estimate
         self._prober.postpone(self._now + self._settings.cooldown)
         return self._move(rule, level, seen)
 
-    def _fail(self, seen: Sample) -> None:
+    def _fail(self) -> None:
         if self._now - self._failed_at > self._settings.forgiveness:
             self._penalty = self._settings.failed_cooldown
         self._failed_at = self._now
@@ -261,7 +271,8 @@ class ViewerAdapter:
             return None
         if not self._prober.active:
             settled = now - self._changed_at >= settings.settle
-            if now < self._raise_from or rested < settings.rest or not settled:
+            widened = max(path.capacity or 0.0, path.estimate or 0.0) > settings.changed * self._width
+            if (now < self._raise_from and not widened) or rested < settings.rest or not settled:
                 return None
             if path.estimate is not None and path.estimate >= settings.probing.enough * self._need(above):
                 return self._raise("headroom", path.estimate, seen)
@@ -269,6 +280,8 @@ class ViewerAdapter:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
                 return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
         outcome = self._prober.update(now, path, self._need(above), self._need(level))
+        if outcome == "failed":
+            self._await_effect()
         passed = outcome == "passed" and path.estimate is not None
         return self._raise("headroom", path.estimate or 0.0, seen) if passed else None
 
@@ -358,6 +371,10 @@ class ViewerAdapter:
     def _above(self, level: Level) -> Level | None:
         return next((one for one in self._allowed() if one.bitrate > level.bitrate), None)
 
+    def _await_effect(self) -> None:
+        """What is heard next left before the change, and before the queue that it stood in."""
+        self._settled_from = self._now + self._settings.settle + self._queue
+
     def _smoother(self, level: Level, seen: Sample) -> Level | None:
         """The next level of the same rung with more frames, where it is allowed and nothing speaks against it."""
         more = next((one for one in self._allowed() if one.rung == level.rung and one.layer > level.layer), None)
@@ -368,7 +385,8 @@ class ViewerAdapter:
     def _move(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
         before, self.level = self.level, level
         self._changed_at = self._now
-        for hold in (self._calm, self._loss_low, self._stuck, self._rtt_high):
+        self._await_effect()
+        for hold in (self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high):
             hold.reset()
         return Decision(
             rule,

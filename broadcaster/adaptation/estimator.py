@@ -28,9 +28,9 @@ class EstimatorSettings:
     `guard`: a delay above the shortest that is no queue yet, and `standing`: one that is, whatever the trend.
     `back_off`: what is left of the throughput that a growing queue shows (draft-ietf-rmcat-gcc-02 section 5.5: 0.85).
     `hold`: the least time between two cuts, for the first one to show. `severe`: a fraction of excess loss that shows
-    the path's end, as in section 6. `inherent`: loss that stays above this share of itself although less is sent has
-    other reasons than the rate; `relief` is how much less that must be, `judge` how long it takes to tell, and `forget`
-    the weight of a feedback in what is taken for inherent.
+    the path's end, as in section 6. Loss has other reasons than the rate where less is sent and still this share of it
+    stays (`inherent`): the last `stretches` of `judge` seconds are compared, where their rates differ by more than
+    `alike`; elsewhere `forget` is the weight of a stretch with less loss than that.
 
     `burst`: packets that arrive in a row tell how fast the path is; the median of the last `bursts` within
     `burst_age` counts.
@@ -48,11 +48,12 @@ class EstimatorSettings:
     standing: float = 0.2
     back_off: float = 0.9
     hold: float = 0.4
-    severe: float = 0.1
+    severe: float = 0.08
     inherent: float = 0.5
-    relief: float = 0.8
-    judge: float = 4.0
-    forget: float = 0.01
+    alike: float = 0.8
+    judge: float = 2.5
+    stretches: int = 4
+    forget: float = 0.3
     burst: int = 5
     bursts: int = 5
     burst_age: float = 4.0
@@ -84,6 +85,27 @@ class _Group:
         self.lost = 0
         self.octets = 0.0
         """Of all packets but the first."""
+
+
+class _Stretch:
+    """Some seconds, what left in them, and what of it was lost."""
+
+    __slots__ = ("lost", "octets", "packets", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.octets = 0.0
+        self.lost = 0
+        self.packets = 0
+
+    def add(self, octets: float, lost: int, received: int) -> None:
+        self.octets += octets
+        self.lost += lost
+        self.packets += lost + received
+
+    @property
+    def loss(self) -> float:
+        return self.lost / self.packets if self.packets else 0.0
 
 
 class _Slots:
@@ -165,10 +187,8 @@ class PathEstimator:
         self._estimate: float | None = None
         self._cut_at = -math.inf
         self._usual_loss = 0.0
-        self._counted = 0, 0
-        """Packets lost and received since then."""
-        self._loss_trial: tuple[float, float, float, float] | None = None
-        """Since when a cut for loss is awaited to show: time, rate and loss at it, and the estimate before."""
+        self._loss_cut_at = -math.inf
+        self._stretches: deque[_Stretch] = deque(maxlen=settings.stretches)
         self._rtt: float | None = None
 
     def sent(self, now: float, sequence: int, packets: int, octets: int) -> None:
@@ -184,10 +204,10 @@ class PathEstimator:
             self._waiting_since = now
 
     def arrived(self, now: float, arrivals: Iterable[tuple[int, int | None]]) -> None:
-        """One transport-wide feedback: of each packet its number and its arrival in ticks modulo 2^32, None where lost."""
+        """One transport-wide feedback: of each packet its number and its arrival in ticks modulo 2^32, None if lost."""
         if self._next is None:
             return
-        runs, received, lost = self._runs, 0, 0
+        runs, received, lost, octets = self._runs, 0, 0, 0.0
         place, run, newest_sent = -1, None, None
         for sequence, ticks in arrivals:
             number = self._next - ((self._next - sequence) & 0xFFFF)
@@ -203,6 +223,7 @@ class PathEstimator:
                         self._group.lost += 1
                 continue
             received += 1
+            octets += run.octets
             arrival = self._time_of(ticks)
             self._arrived.add(arrival, run.octets)
             self._left.add(run.at, run.octets)
@@ -219,7 +240,7 @@ class PathEstimator:
         self._waiting_since = now if self._heard + 1 < self._next else None
         self._received.add(now, received)
         self._lost.add(now, lost)
-        self._counted = self._counted[0] + lost, self._counted[1] + received
+        self._judge_loss(now, octets, lost, received)
         if newest_sent is not None:
             self._rtt = now - newest_sent
         self._estimate_anew(now)
@@ -296,8 +317,6 @@ class PathEstimator:
         usage = self._trendline.usage
         stands = usage != "under" and delay > settings.standing and not self._falls
         self._over = stands or (usage == "over" and delay > settings.guard)
-        loss = self._loss(now) or 0.0
-        self._judge_loss(now, loss)
         excess = self._excess(now) > settings.severe
         throughput = self._throughput
         if throughput is None:
@@ -307,16 +326,14 @@ class PathEstimator:
             width = min(throughput, throughput if short is None else 8.0 * short)
             self._cut(now, settings.back_off * width)
         elif excess:
-            if self._loss_trial is None:
-                rate = throughput / (1.0 - min(loss, 0.99))
-                self._loss_trial = (now, rate, loss, max(rate, self._estimate or 0.0))
-                self._counted = 0, 0
+            if now - self._loss_cut_at >= settings.judge:
+                self._loss_cut_at = now
                 self._cut(now, throughput)
         elif usage == "normal" and delay < 2.0 * settings.guard:
             left = self._left.rate(self._last_sent, settings.window)
             shown = throughput if left is None else min(throughput, 8.0 * left)
             self._estimate = shown if self._estimate is None else max(self._estimate, shown)
-        self._lossy = excess and (self._loss_trial is None or now - self._cut_at <= settings.hold)
+        self._lossy = excess and now - self._loss_cut_at <= settings.hold
 
     def _cut(self, now: float, estimate: float) -> None:
         if now - self._cut_at < self._settings.hold:
@@ -325,31 +342,38 @@ class PathEstimator:
             self._estimate = estimate
             self._cut_at = now
 
-    def _judge_loss(self, now: float, loss: float) -> None:
-        """After a cut for loss: what is lost although less is sent has other reasons; then the cut was wrong."""
-        settings = self._settings
-        if self._usual_loss > 0.0 and loss - self._usual_loss < settings.severe:
-            self._usual_loss += settings.forget * (loss - self._usual_loss)
-        if self._loss_trial is None:
+    def _judge_loss(self, now: float, octets: float, lost: int, received: int) -> None:
+        """What is lost as much at one rate as at another has other reasons than the rate."""
+        settings, stretches = self._settings, self._stretches
+        if not stretches or now - stretches[-1].since >= settings.judge:
+            self._compare(now)
+            stretches.append(_Stretch(now))
+        stretches[-1].add(octets, lost, received)
+
+    def _compare(self, now: float) -> None:
+        settings, stretches = self._settings, self._stretches
+        if len(stretches) < 2:
             return
-        since, rate, before, estimate = self._loss_trial
-        if now - since < settings.judge:
-            return
-        left = self._left.rate(self._last_sent, settings.window)
-        lost, received = self._counted
-        average = lost / max(1, lost + received)
-        if average > settings.inherent * before and left is not None and 8.0 * left <= settings.relief * rate:
-            self._usual_loss = average
-            self._estimate = max(self._estimate or 0.0, estimate)
-        self._loss_trial = None
+        ends = [*(one.since for one in stretches), now][1:]
+        rates = [one.octets / (end - one.since) for one, end in zip(stretches, ends, strict=True)]
+        slow, fast = rates.index(min(rates)), rates.index(max(rates))
+        slower, faster = stretches[slow].loss, stretches[fast].loss
+        if rates[slow] > settings.alike * rates[fast]:
+            if slower < self._usual_loss:
+                self._usual_loss += settings.forget * (slower - self._usual_loss)
+        elif slower >= settings.inherent * faster:
+            self._usual_loss = min(slower, faster)
+        else:
+            self._usual_loss = min(self._usual_loss, slower)
 
     def _excess(self, now: float) -> float:
         """What is lost beyond the usual, and beyond what chance makes of that."""
         lost, received = self._lost.sum(now), self._received.sum(now)
-        count, usual = lost + received, self._usual_loss
+        count = lost + received
         if count <= 0.0:
             return 0.0
-        return max(0.0, lost / count - usual - 2.0 * math.sqrt(usual * (1.0 - usual) / count))
+        loss = lost / count
+        return max(0.0, loss - self._usual_loss - 2.0 * math.sqrt(loss * (1.0 - loss) / count))
 
     def _loss(self, now: float) -> float | None:
         lost, received = self._lost.sum(now), self._received.sum(now)
