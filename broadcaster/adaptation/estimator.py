@@ -76,10 +76,10 @@ class _Run:
 class _Group:
     """Runs that belong together, as far as they have arrived."""
 
-    __slots__ = ("arrived", "first_arrival", "last_arrival", "last_sent", "lost", "octets", "sent")
+    __slots__ = ("arrived", "first_arrival", "last_arrival", "last_sent", "lost", "octets")
 
     def __init__(self, sent: float, arrival: float) -> None:
-        self.sent = self.last_sent = sent
+        self.last_sent = sent
         self.first_arrival = self.last_arrival = arrival
         self.arrived = 0
         self.lost = 0
@@ -287,21 +287,21 @@ class PathEstimator:
             if group is not None:
                 self._close(group, now)
             self._group = group = _Group(run.at, arrival)
+            self._take_delay(arrival, run.at, now)
         else:
             group.octets += run.octets
         group.last_sent = run.at
         group.last_arrival = max(group.last_arrival, arrival)
         group.arrived += 1
 
-    def _close(self, group: _Group, now: float) -> None:
-        settings = self._settings
-        delay = group.first_arrival - group.sent
-        floor, before = self._floor.update(now, delay), self._delay
+    def _take_delay(self, arrival: float, sent: float, now: float) -> None:
+        floor, before, delay = self._floor.update(now, arrival - sent), self._delay, arrival - sent
         self._delay = 0.0 if floor is None else max(0.0, delay - floor)
         self._falls = before is not None and self._delay < before
-        self._trendline.update(group.first_arrival, delay)
-        if group.arrived >= settings.burst and not group.lost:
-            # No faster than the clock that measures, and what took as long to leave says little.
+        self._trendline.update(arrival, delay)
+
+    def _close(self, group: _Group, now: float) -> None:
+        if group.arrived >= self._settings.burst and not group.lost:
             spread = max(group.last_arrival - group.first_arrival, TICK)
             self._bursts.append((now, 8.0 * group.octets / spread))
 

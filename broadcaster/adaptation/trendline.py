@@ -23,7 +23,7 @@ class TrendlineSettings:
 
     window: int = 20
     span: float = 1.0
-    smoothing: float = 0.9
+    smoothing: float = 0.7
     gain: float = 4.0
     full: int = 60
     threshold: float = 12.5
