@@ -197,6 +197,10 @@ class ViewerAdapter:
         if not path.congested:
             self._stuck.reset()
             return None
+        if self._prober.active:
+            self._prober.fail(now, path)
+            self._await_effect()
+            return None
         stuck = self._stuck.seconds(now, True)
         queue, ease = path.queue_delay or 0.0, self._ease(level, seen)
         estimate = path.estimate if path.estimate is not None else path.throughput

@@ -193,6 +193,8 @@ class PathEstimator:
 
     def sent(self, now: float, sequence: int, packets: int, octets: int) -> None:
         """`packets` packets with consecutive transport-wide numbers, modulo 2^16, from `sequence` on left together."""
+        if packets <= 0:
+            return
         first = sequence
         if self._next is not None:
             first = self._next + ((sequence - self._next + 0x8000) & 0xFFFF) - 0x8000

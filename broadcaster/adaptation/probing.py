@@ -83,6 +83,12 @@ class Prober:
             self._end(now, path, "stopped")
         self._rest()
 
+    def fail(self, now: float, path: PathState) -> None:
+        """The path is congested: this probe was too much, or comes at a bad time."""
+        if self._phase == "probe":
+            self._fail(now, path)
+        self._rest()
+
     def update(self, now: float, path: PathState, need: float, sending: float) -> Outcome | None:
         """Go on. `need` is what the next level needs and `sending` what the level now needs, in bit/s of the wire.
 

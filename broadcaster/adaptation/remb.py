@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from broadcaster.adaptation.path import PathState
-from broadcaster.adaptation.smoothing import Floor, Smoothed
+from broadcaster.adaptation.smoothing import Climb, Floor, Smoothed
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,8 @@ class RembSettings:
     when the queue grows. So it counts as far as so much has arrived (`shown`: the time constant of that), and the
     path is congested when it is below `expected` times what is sent, when the last `samples` of it fall by Kendall's
     tau (below `trend`), or when in `nack_window` more than `nack_ratio` of the packets were asked for again and again
-    (the lines are LiveKit's). `rate`: the time over which the rate of sending is taken. `follows`: REMB grows 8 % a
+    (the lines are LiveKit's). One that still climbs, by `climb` in `climb_window`, has not met the end of the path yet
+    and is not low. `rate`: the time over which the rate of sending is taken. `follows`: REMB grows 8 % a
     second. `stale`: how long a REMB counts.
     """
 
@@ -29,6 +30,8 @@ class RembSettings:
     nack_window: float = 2.5
     nack_ratio: float = 0.08
     rate: float = 1.0
+    climb: float = 1.04
+    climb_window: float = 2.5
     follows: float = 2.5
     stale: float = 5.0
     floor: float = 30.0
@@ -41,6 +44,8 @@ class RembEstimator:
         self._settings = settings = settings or RembSettings()
         self._rembs: deque[float] = deque(maxlen=settings.samples)
         self._remb_at: float | None = None
+        self._climb = Climb(settings.climb_window, settings.climb)
+        self._climbs = False
         self._totals: deque[tuple[float, int, int, int]] = deque()
         self._loss = Smoothed(2.0, settings.stale, first=0.0)
         self._shown = 0.0
@@ -62,6 +67,7 @@ class RembEstimator:
     def estimated(self, now: float, remb: float) -> None:
         """A REMB came, in bit/s."""
         self._rembs.append(remb)
+        self._climbs = self._climb.update(now, remb)
         self._remb_at = self._heard_at = now
         self._measured += 1
 
@@ -84,7 +90,7 @@ class RembEstimator:
         known = self._remb_at is not None and now - self._remb_at <= settings.stale
         remb = self._rembs[-1] if known and self._rembs else None
         falls = remb is not None and self._falls() and rate is not None and remb < 1.3 * rate
-        low = remb is not None and rate is not None and remb < settings.expected * rate
+        low = remb is not None and rate is not None and remb < settings.expected * rate and not self._climbs
         congested = low or falls or self._repeats() > settings.nack_ratio
         if throughput is not None and not congested:
             self._show(now, throughput)
