@@ -120,7 +120,6 @@ class Crowd:
             outlet.hear(now)
         used += time.process_time() - before
         for outlet in self.outlets:
-            outlet.take_arrivals()
             assert not outlet.rtcp_failures, "a datagram was refused"
         assert self.mux.statistics.datagrams - counted == len(packets) * VIEWERS, "datagrams were lost"
         return used / (len(packets) * VIEWERS)

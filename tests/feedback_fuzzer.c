@@ -3,6 +3,7 @@
    Alone: fuzzer SECONDS SEED FOLDER. Prints how many inputs there were and returns 0 when every promise held. */
 
 #include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -30,6 +31,29 @@ static void check(const bc_feedback *feedback, const bc_feedback *before, int ac
         REQUIRE(feedback->arrivals[place].received <= 1);
 }
 
+/* An estimator that was told of packets with all numbers that feedback can name. */
+static void estimate(const uint8_t *packet, size_t size, bc_arrival *arrivals) {
+    bc_path_settings settings = {
+        .gap = 0.012, .slot = 0.05, .loss_slot = 0.25, .floor = 30, .guard = 0.025, .standing = 0.2, .back_off = 0.9,
+        .hold = 0.4, .severe = 0.08, .inherent = 0.5, .alike = 0.8, .judge = 2.5, .forget = 0.3, .burst_age = 4,
+        .span = 1, .smoothing = 0.7, .gain = 4, .threshold = 12.5, .lowest = 6, .highest = 600, .up = 0.0087,
+        .down = 0.039, .longest_step = 0.1, .outlier = 15, .overuse = 0.01, .window = 10, .short_window = 5,
+        .loss_slots = 8, .burst = 5, .bursts = 5, .stretches = 4, .points = 20, .full = 60};
+    bc_path *path = malloc(sizeof *path);
+    bc_path_open(path, &settings);
+    bc_feedback feedback = {.arrivals = arrivals, .capacity = CAPACITY, .ssrc = SSRC, .path = path};
+    for (uint32_t turn = 0; turn < 4; turn++) {
+        for (uint32_t run = 0; run < 150; run++)
+            bc_path_sent(path, turn + 0.005 * run, (uint16_t)(440 * (150 * turn + run)), 440, 500000);
+        bc_reduce(packet, size, turn + 0.9, &feedback);
+        REQUIRE(feedback.arrived == 0);
+        REQUIRE(!(path->estimate < 0) && !(path->delay < 0) && path->usual_loss >= 0 && path->usual_loss <= 1);
+        REQUIRE(isnan(path->estimate) || isfinite(path->estimate));
+        bc_path_capacity(path, turn + 1);
+    }
+    free(path);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     /* Arrays of exactly the promised size, where the sanitizer sees the octet behind them. */
     uint8_t *packet = malloc(size + !size);
@@ -43,6 +67,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     bc_feedback deaf = {.ssrc = SSRC}, before = deaf;
     check(&deaf, &before, bc_reduce(packet, size, 0.0, &deaf));
+    estimate(packet, size, arrivals);
     free(arrivals);
     free(packet);
     return 0;

@@ -177,6 +177,8 @@ static bc_frame picture(const uint8_t *payload, uint32_t size) {
     };
 }
 
+static const bc_path_settings estimation = {.window = 10, .short_window = 5, .loss_slots = 8};
+
 static uint64_t total(const bc_outlet *outlets, size_t field) {
     uint64_t sum = 0;
     for (int number = 0; number < OUTLETS; number++)
@@ -194,6 +196,10 @@ static void round_of_frames(bc_kernel *kernel, int hostile) {
     for (int number = 0; number < OUTLETS; number++) {
         shape(&outlets[number], &records[number * CAPACITY], &tags[number], hostile && draw(3) == 0);
         pointers[number] = &outlets[number];
+        if (draw(2)) {
+            outlets[number].path = malloc(sizeof(bc_path));
+            bc_path_open(outlets[number].path, &estimation);
+        }
         python += outlets[number].socket < 0;
     }
     uint64_t sent = 0, frames_packets = 0;
@@ -225,6 +231,8 @@ static void round_of_frames(bc_kernel *kernel, int hostile) {
     }
     REQUIRE(sent == total(outlets, offsetof(bc_outlet, packets)));
     REQUIRE(total(outlets, offsetof(bc_outlet, octets)) <= sent * (CHUNK + DESCRIPTOR));
+    for (uint32_t number = 0; number < OUTLETS; number++)
+        free(outlets[number].path);
     free(outlets);
     free(records);
 }

@@ -220,21 +220,21 @@ def test_an_upgrade_that_fails_doubles_the_wait_for_the_next() -> None:
     assert waits[-1] > 60
 
 
-def test_a_pause_when_nothing_fits_and_back_after_a_probe() -> None:
+def test_a_pause_when_nothing_fits_and_longer_ones_when_it_was_too_early() -> None:
     adapter = ViewerAdapter(LEVELS, level("180p", 7.5))
     run(adapter, PathState(estimate=80_000.0, queue_delay=0.0), 2, 0)
-    (*_, (at, decision)) = run(adapter, congested(20_000.0, queue=0.8), 6, 2)
-    assert at < 7
+    (*_, (at, decision)) = run(adapter, congested(20_000.0, queue=0.8), 4, 2)
+    assert at < 6
     assert (decision.rule, decision.after) == ("pause", type(decision.after)(0.0, None, 0))
     assert adapter.level is None
-    now = 8.0
-    while not adapter.probe:
-        assert run(adapter, PathState(estimate=20_000.0, queue_delay=0.0), 0.1, now) == []
-        now += 0.1
-        assert now < 12
-    ((_, decision),) = run(adapter, PathState(estimate=90_000.0, queue_delay=0.0), 1, now)
+    ((resumed, decision),) = run(adapter, PathState(estimate=20_000.0), 3.5, at + 0.1)
+    assert resumed - at == pytest.approx(3.0, abs=0.2)
     assert decision.rule == "resume"
     assert adapter.level == level("180p", 7.5)
+    (*_, (at, decision)) = run(adapter, congested(20_000.0, queue=0.8), 4, resumed + 0.1)
+    assert decision.rule == "pause"
+    ((resumed, _),) = run(adapter, PathState(estimate=20_000.0), 6.5, at + 0.1)
+    assert resumed - at == pytest.approx(6.0, abs=0.2)
 
 
 def test_our_own_overload_sheds_frames_and_gives_them_back() -> None:

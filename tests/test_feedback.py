@@ -201,7 +201,7 @@ def test_a_fuzzer_finds_nothing(tmp_path: Path) -> None:
     clang = next(filter(None, map(shutil.which, ("clang", "clang-19", "clang-16", "clang-14"))), None)
 
     def build(compiler: str, *more: str) -> bool:
-        command: list[Any] = [compiler, *flags, *more, source, "-o", target]
+        command: list[Any] = [compiler, *flags, *more, source, C_FILES / "estimate.c", "-lm", "-o", target]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     if clang and build(clang, "-fsanitize=fuzzer,address,undefined"):

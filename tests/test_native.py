@@ -35,7 +35,7 @@ from workers.forward.state import ffi
 ROOT = Path(__file__).parent.parent
 KERNEL = ROOT / "workers" / "forward"
 NOW = 5.0
-PLACES = ("srtp", "records", "socket", "address", "address_size")
+PLACES = ("srtp", "path", "records", "socket", "address", "address_size")
 """What differs between two states because they are two."""
 
 
@@ -50,6 +50,11 @@ def content(outlet: Outlet) -> dict[str, Any]:
     kept["extensions"] = bytes(state.extensions)
     kept["records"] = bytes(ffi.buffer(state.records, ffi.sizeof("bc_record") * state.capacity))
     return kept
+
+
+def told(outlet: Outlet) -> bytes:
+    """Everything that the estimator of a viewer's path knows."""
+    return bytes(ffi.buffer(outlet.state.path, ffi.sizeof("bc_path"))) if outlet.state.path else b""
 
 
 @st.composite
@@ -104,6 +109,8 @@ def test_kernel_and_twin_send_the_same_bytes_and_keep_the_same_state(
             assert sent == twin.send(picture, Audience([two.outlet])) == -(-len(picture.payload) // CHUNK_SIZE)
             assert one.datagrams() == two.datagrams()
         assert content(one.outlet) == content(two.outlet)
+        assert told(one.outlet) == told(two.outlet)
+        assert bool(told(one.outlet)) == (parameters.extensions.transport_sequence is not None)
         assert one.outlet.drops == 0
 
 
@@ -336,8 +343,9 @@ def test_a_frame_of_an_impossible_shape_is_not_sent(caplog: pytest.LogCaptureFix
 
 def test_python_without_the_compiled_kernel_sees_the_same_memory() -> None:
     plain = FFI()
-    plain.cdef((KERNEL / "kernel.h").read_text())
-    for name in ("bc_outlet", "bc_record", "bc_frame"):
+    for part in ("feedback", "estimate", "kernel"):
+        plain.cdef((KERNEL / f"{part}.h").read_text())
+    for name in ("bc_outlet", "bc_record", "bc_frame", "bc_path"):
         assert plain.sizeof(name) == ffi.sizeof(name)
         assert [(field, place.offset) for field, place in plain.typeof(name).fields] == [
             (field, place.offset) for field, place in ffi.typeof(name).fields
@@ -399,9 +407,10 @@ def test_a_machine_without_a_compiler_still_installs(tmp_path: Path) -> None:
 def test_no_sanitizer_finds_anything(tmp_path: Path) -> None:
     harness = tmp_path / "harness"
     flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
-    source = ROOT / "tests" / "kernel_harness.c"
+    sources = [ROOT / "tests" / "kernel_harness.c", KERNEL / "estimate.c"]
     sanitize = "-fsanitize=address,undefined,float-cast-overflow"
-    subprocess.run([os.environ.get("CC", "cc"), *flags, sanitize, f"-I{KERNEL}", source, "-o", harness], check=True)
+    command: list[Any] = [os.environ.get("CC", "cc"), *flags, sanitize, f"-I{KERNEL}", *sources, "-lm", "-o", harness]
+    subprocess.run(command, check=True)
     rounds = os.environ.get("SANITIZER_ROUNDS", "600")
     done = subprocess.run([harness, rounds, "1"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -27,7 +27,6 @@ from tests.test_rtcp import BYE, COMPOUND, PLI, nack, receiver_report, remb
 from tests.transport_feedback import transport_feedback
 from workers.forward import ExtensionIds, Outlet, OutletSettings, native
 from workers.forward.history import LostPacket
-from workers.forward.rtcp import MAX_ARRIVALS
 from workers.forward.state import address_tuple, ffi, lib, socket_address
 from workers.transport import Endpoint, SrtpKeys, receive
 from workers.transport.mux import Mux, TransportSettings
@@ -136,6 +135,7 @@ async def connection(endpoint: Endpoint) -> AsyncIterator[Connection]:
 
 async def test_everything_that_a_viewer_reports_is_heard(connection: Connection) -> None:
     start = connection.outlet.sequence
+    connection.outlet.left(1.0, 7, 4, 4000)
     report = receiver_report(packets_lost=5, highest_sequence=start + 99, jitter=900)
     await connection.say(report + remb(2_000_000), transport_feedback(7, 1, [3, None]), transport_feedback(9, 1, [0]))
     outlet = connection.outlet
@@ -143,8 +143,9 @@ async def test_everything_that_a_viewer_reports_is_heard(connection: Connection)
     assert (feedback.loss, feedback.packets_lost, feedback.jitter, feedback.remb) == (0.05, 5, 0.01, 2_000_000)
     assert feedback.reported_at == pytest.approx(connection.served.now(), abs=5)
     assert feedback.remb_at == feedback.reported_at
-    assert outlet.take_arrivals() == [(7, 259), (8, None), (9, 256)]
-    assert outlet.take_arrivals() == []
+    assert outlet.estimator is not None
+    state = outlet.estimator.state(connection.served.now())
+    assert (state.measured, state.loss) == (2, pytest.approx(1 / 3))
     assert (outlet.rtcp_failures, outlet.rtcp_dropped, feedback.goodbye) == (0, 0, False)
 
 
@@ -253,9 +254,11 @@ async def test_one_viewers_failure_ends_nobody_else(
 
 async def test_reports_over_tcp_are_heard_too(endpoint: Endpoint) -> None:
     async with Connection(endpoint, tcp=True) as connection:
+        connection.outlet.left(1.0, 1, 1, 1000)
         await connection.say(PLI + receiver_report() + nack([4]), transport_feedback(1, 0, [0]))
         assert (connection.outlet.plis, connection.outlet.nacks) == (1, 1)
-        assert connection.outlet.take_arrivals() == [(1, 0)]
+        assert connection.outlet.estimator is not None
+        assert connection.outlet.estimator.state(connection.served.now()).measured == 1
 
 
 async def test_viewers_that_come_and_go_leave_nothing(endpoint: Endpoint) -> None:
@@ -312,6 +315,8 @@ def test_an_outlet_learns_the_same_from_both_receivers(
             for _ in range(2)
         ]
         one, two = outlets
+        for outlet in outlets:
+            outlet.left(49.0, 0, 0x8000, 0x8000 * 1000)
         mux = Mux(None, TransportSettings())  # type: ignore[arg-type]
         kernel = NativeReceiver(mux)._receiver
         inbox = two.open_inbox()
@@ -337,9 +342,8 @@ def test_an_outlet_learns_the_same_from_both_receivers(
         assert one.feedback == two.feedback
         for name in ("plis", "nacks", "rtcp_failures", "rtcp_dropped"):
             assert getattr(one, name) == getattr(two, name)
-        arrivals = one.take_arrivals()
-        assert arrivals == two.take_arrivals()
-        assert len(arrivals) <= MAX_ARRIVALS
+        size = ffi.sizeof("bc_path")
+        assert bytes(ffi.buffer(one.state.path, size)) == bytes(ffi.buffer(two.state.path, size))
 
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 5), ("255.1.2.3", 65_535), ("fe80::1", 80, 7, 3), ("::", 1, 0, 0)])
@@ -417,8 +421,16 @@ def test_both_languages_take_batches_of_the_same_size() -> None:
 def test_no_sanitizer_finds_anything(tmp_path: Path) -> None:
     harness, sources = tmp_path / "harness", ROOT / "workers" / "forward"
     flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all", f"-I{sources}"]
-    files = [ROOT / "tests" / "receive_harness.c", sources / "feedback.c"]
-    command: list[Any] = [os.environ.get("CC", "cc"), *flags, "-fsanitize=address,undefined", *files, "-o", harness]
+    files = [ROOT / "tests" / "receive_harness.c", sources / "feedback.c", sources / "estimate.c"]
+    command: list[Any] = [
+        os.environ.get("CC", "cc"),
+        *flags,
+        "-fsanitize=address,undefined",
+        *files,
+        "-lm",
+        "-o",
+        harness,
+    ]
     subprocess.run(command, check=True)
     rounds = str(50 * int(os.environ.get("SANITIZER_ROUNDS", "600")))
     done = subprocess.run([harness, rounds, "1"], capture_output=True, text=True, check=False)

@@ -48,7 +48,7 @@ def without(text: str, start: str) -> str:
 def test_chromiums_offer_is_read() -> None:
     offer = parse_offer(CHROMIUM)
     assert (offer.payload_type, offer.rtx_payload_type) == (96, 97)
-    assert offer.extensions == ExtensionIds(abs_send_time=2, mid=9, playout_delay=5)
+    assert offer.extensions == ExtensionIds(abs_send_time=2, mid=9, playout_delay=5, transport_sequence=4)
     assert (offer.ufrag, offer.password) == ("52XX", "sKI3B4W8vHl7pvplfsdgs/IP")
     assert offer.fingerprints == (
         (
@@ -57,16 +57,16 @@ def test_chromiums_offer_is_read() -> None:
         ),
     )
     assert (offer.mid, offer.bundled, offer.reduced_size, offer.video) == ("0", True, True, 0)
-    assert offer.feedback == ("nack", "nack pli", "ccm fir", "goog-remb")
+    assert offer.feedback == ("nack", "nack pli", "ccm fir", "transport-cc")
 
 
 def test_firefoxs_offer_is_read() -> None:
     offer = parse_offer(FIREFOX)
     assert (offer.payload_type, offer.rtx_payload_type) == (120, 124)
-    assert offer.extensions == ExtensionIds(abs_send_time=4, mid=3, playout_delay=6)
+    assert offer.extensions == ExtensionIds(abs_send_time=4, mid=3, playout_delay=6, transport_sequence=7)
     assert (offer.ufrag, offer.password) == ("3327472c", "e3679378cd01d9cb95710629c6c04cee")
     assert offer.fingerprints[0][1].startswith("28:2D:9B")
-    assert offer.feedback == ("nack", "nack pli", "ccm fir", "goog-remb")
+    assert offer.feedback == ("nack", "nack pli", "ccm fir", "transport-cc")
 
 
 @pytest.mark.parametrize("name", OFFERS)
@@ -78,7 +78,7 @@ def test_the_answer_reads_back_with_another_parser(name: str) -> None:
     assert media.rtcp_mux
     assert [codec.mimeType for codec in media.rtp.codecs] == ["video/VP8", "video/rtx"]
     assert [codec.payloadType for codec in media.rtp.codecs] == [offer.payload_type, offer.rtx_payload_type]
-    assert [feedback.type for feedback in media.rtp.codecs[0].rtcpFeedback] == ["nack", "nack", "ccm", "goog-remb"]
+    assert [feedback.type for feedback in media.rtp.codecs[0].rtcpFeedback] == ["nack", "nack", "ccm", "transport-cc"]
     assert media.ice is not None
     assert (media.ice.usernameFragment, media.ice.password, media.ice.iceLite) == ("abcd", "p" * 22, True)
     assert media.dtls is not None
@@ -105,7 +105,16 @@ def test_the_answer_is_complete_and_offers_nothing_more(name: str) -> None:
     for line in ("v=0", "a=ice-lite", "a=setup:passive", "a=rtcp-rsize", "a=end-of-candidates", "a=rtcp-mux"):
         assert lines.count(line) == 1
     assert lines[-1] == ""
-    assert not any("transport-cc" in line or "transport-wide" in line for line in lines)
+    assert sum("transport-wide" in line for line in lines) == 1
+    assert not any("goog-remb" in line for line in lines)
+
+
+@pytest.mark.parametrize("missing", ["a=rtcp-fb:96 transport-cc", "a=extmap:4 "])
+def test_remb_is_answered_where_one_half_of_transport_wide_feedback_is_missing(missing: str) -> None:
+    offer = parse_offer(without(CHROMIUM, missing))
+    assert offer.extensions.transport_sequence is None
+    assert offer.feedback == ("nack", "nack pli", "ccm fir", "goog-remb")
+    assert "transport" not in answered(offer)
 
 
 def test_other_sections_are_refused_in_their_order() -> None:
@@ -133,7 +142,7 @@ def test_without_rtx_nothing_of_retransmission_is_answered() -> None:
     offer = parse_offer(CHROMIUM.replace("a=fmtp:97 apt=96\n", ""))
     assert offer.rtx_payload_type is None
     text = answered(offer)
-    assert offer.feedback == ("nack pli", "ccm fir", "goog-remb")
+    assert offer.feedback == ("nack pli", "ccm fir", "transport-cc")
     assert "rtx" not in text
     assert "5678" not in text
     assert "FID" not in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from broadcaster.errors import NoCommonCodecError, OfferError
 from workers.forward.packets import MAX_MID, ExtensionIds
@@ -22,10 +22,12 @@ MAX_MEDIA = 64
 ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
-_EXTENSIONS = (ABS_SEND_TIME, MID, PLAYOUT_DELAY)
+TRANSPORT_SEQUENCE = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+_EXTENSIONS = (ABS_SEND_TIME, MID, PLAYOUT_DELAY, TRANSPORT_SEQUENCE)
 
-FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb")
-"""What is answered of the rtcp-fb offered. Without transport-cc, browsers send REMB."""
+TRANSPORT_FEEDBACK = "transport-cc"
+FEEDBACK = ("nack", "nack pli", "ccm fir", TRANSPORT_FEEDBACK, "goog-remb")
+"""What is answered of the rtcp-fb offered; REMB only where there is no transport-wide feedback, which says more."""
 
 _PROTOCOLS = {
     "UDP/TLS/RTP/SAVPF",
@@ -132,6 +134,12 @@ def parse_offer(sdp: str) -> Offer:
     _check_setup(lines.first("setup") or session.first("setup"))
     payload_type, rtx = _codecs(section, lines)
     extensions, directed = _extensions(session, lines)
+    feedback = _feedback(lines, payload_type, rtx)
+    if extensions.transport_sequence is None or TRANSPORT_FEEDBACK not in feedback:
+        extensions = replace(extensions, transport_sequence=None)
+        feedback = tuple(kind for kind in feedback if kind != TRANSPORT_FEEDBACK)
+    else:
+        feedback = tuple(kind for kind in feedback if kind != "goog-remb")
     mid = section.mid or ""
     return Offer(
         sections=sections,
@@ -142,7 +150,7 @@ def parse_offer(sdp: str) -> Offer:
         rtx_payload_type=rtx,
         extensions=extensions,
         directed=directed,
-        feedback=_feedback(lines, payload_type, rtx),
+        feedback=feedback,
         reduced_size=lines.first("rtcp-rsize") is not None,
         ufrag=ufrag,
         password=password,
@@ -354,12 +362,13 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
     mid = lines.first("mid")
     if not mid or len(mid) > MAX_MID:
         ids.pop(MID, None)
-    return ExtensionIds(ids.get(ABS_SEND_TIME), ids.get(MID), ids.get(PLAYOUT_DELAY)), frozenset(directed)
+    return ExtensionIds(*map(ids.get, _EXTENSIONS)), frozenset(directed)
 
 
 def _extmap(offer: Offer) -> Iterator[str]:
     ids = offer.extensions
-    for number, uri in zip((ids.abs_send_time, ids.mid, ids.playout_delay), _EXTENSIONS, strict=True):
+    numbers = (ids.abs_send_time, ids.mid, ids.playout_delay, ids.transport_sequence)
+    for number, uri in zip(numbers, _EXTENSIONS, strict=True):
         if number is not None:
             yield f"a=extmap:{number}{'/sendonly' if uri in offer.directed else ''} {uri}"
 

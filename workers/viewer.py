@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiortc.stats import RTCOutboundRtpStreamStats, RTCRemoteInboundRtpStreamStats, RTCStatsReport
@@ -17,6 +17,8 @@ from broadcaster.adaptation import policy
 from broadcaster.adaptation.adapter import DEFAULT_SETTINGS, AdaptationSettings, ViewerAdapter
 from broadcaster.adaptation.decision import Decision, State
 from broadcaster.adaptation.levels import Level
+from broadcaster.adaptation.path import PathState
+from broadcaster.adaptation.remb import RembEstimator
 from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import Adaptation, Connected, Left, Operating, PatchResult, Stats, ViewerStatus
@@ -92,9 +94,13 @@ class Viewer(AsyncIOEventEmitter):
         self._loss: float | None = None
         self._counted = (0, 0)
         start = starting_level(description.levels(), settings.start_bitrate)
-        self.adapter = ViewerAdapter(description.levels(), start, settings.adaptation)
+        probes = offer.rtx_payload_type is not None
+        self.adapter = ViewerAdapter(description.levels(), start, settings.adaptation, probes=probes)
+        self._remb = RembEstimator()
+        self._heard_at: tuple[float | None, float | None] = None, None
+        self._path = PathState()
         self.track = AdaptiveVideoTrack()
-        self.track.set_fps(self.adapter.fps_cap)
+        self.track.set_fps(start.fps)
         self.track.follow(description, start)
         self._peer = endpoint.accept(
             remote_fingerprint=offer.fingerprints[0],
@@ -190,6 +196,9 @@ class Viewer(AsyncIOEventEmitter):
             self._peer.alive()
         if outlet.feedback.goodbye:
             self.close("closed")
+        elif outlet.estimator is not None and outlet.estimator.take_told():
+            feedback = outlet.feedback
+            self._adapt(outlet, time.monotonic(), Sample(rtt=feedback.rtt, jitter=feedback.jitter))
 
     def _closed(self, reason: str) -> None:
         if self._outlet is not None:
@@ -206,7 +215,9 @@ class Viewer(AsyncIOEventEmitter):
         """The stream's ladder has changed."""
         levels = description.levels()
         self.adapter.relevel(levels)
-        self.track.follow(description, self.adapter.level)
+        self.track.follow(description, self.adapter.level or levels[-1])
+        if self.adapter.level is None:
+            self.track.set_level(None)
         if self._outlet is not None:
             self._feed.forwarder.reselect(self._outlet)
 
@@ -221,15 +232,36 @@ class Viewer(AsyncIOEventEmitter):
             return
         before = self._sent[1]
         self.playing = outlet.octets + outlet.rtx_octets > before
-        if not self.playing and not self._bitrate:
+        if not self.playing and not self._bitrate and self.adapter.level is not None:
             self._sent = (now, before)
             return
         sample = self._measure(outlet, now)
-        decision = self.adapter.update(now, sample)
+        self._adapt(outlet, now, sample)
+        self._follow_with_encoder(replace(sample, estimate=self._path.estimate))
+        self._publish_stats(outlet)
+
+    def _adapt(self, outlet: Outlet, now: float, sample: Sample) -> None:
+        """Decide on what is known now."""
+        if outlet.estimator is not None:
+            self._path = outlet.estimator.state(now)
+        else:
+            self._path = self._estimated_by_player(outlet, now, sample)
+        decision = self.adapter.update(now, sample, self._path)
         if decision is not None:
             self._apply(outlet, decision)
-        self._follow_with_encoder(sample)
-        self._publish_stats(outlet)
+        if outlet.estimator is not None:
+            outlet.estimator.watched = self.adapter.probing
+        self._feed.forwarder.probe(outlet, self.adapter.probe, self.adapter.probe_octets)
+
+    def _estimated_by_player(self, outlet: Outlet, now: float, sample: Sample) -> PathState:
+        feedback, remb = outlet.feedback, self._remb
+        remb.counted(now, octets=outlet.wire_octets, packets=outlet.packets, repeats=outlet.history.repeats)
+        before, self._heard_at = self._heard_at, (feedback.reported_at, feedback.remb_at)
+        if feedback.remb is not None and feedback.remb_at != before[1]:
+            remb.estimated(now, feedback.remb)
+        if feedback.reported_at != before[0]:
+            remb.reported(now, loss=sample.packet_loss, rtt=feedback.rtt)
+        return remb.state(now)
 
     def _measure(self, outlet: Outlet, now: float) -> Sample:
         before, octets = self._sent
@@ -247,13 +279,14 @@ class Viewer(AsyncIOEventEmitter):
             packet_loss=loss,
             rtt=feedback.rtt,
             jitter=feedback.jitter,
-            estimate=feedback.remb,
             sent_bitrate=self._bitrate,
         )
 
     def _apply(self, outlet: Outlet, decision: Decision) -> None:
-        self.track.set_fps(self.adapter.fps_cap)
-        self.track.set_level(self.adapter.level)
+        level = self.adapter.level
+        if level is not None:
+            self.track.set_fps(level.fps)
+        self.track.set_level(level)
         self._feed.forwarder.reselect(outlet)
         event = Adaptation(
             rule=decision.rule,
@@ -270,7 +303,7 @@ class Viewer(AsyncIOEventEmitter):
         An estimate that is above what is sent, though below what could be, says only that the picture is easy.
         """
         level, settings = self.adapter.level, self._settings
-        if sample.estimate is None:
+        if sample.estimate is None or level is None:
             return
         if policy.estimate_is_low(sample, level.bitrate):
             self._feed.want_bitrate(level.rung, int(settings.encoder_margin * sample.estimate))
@@ -339,7 +372,7 @@ class Viewer(AsyncIOEventEmitter):
             bitrate=self._bitrate,
             loss=self._loss,
             rtt=feedback.rtt if feedback else None,
-            estimate=feedback.remb if feedback else None,
+            estimate=None if self._path.estimate is None else int(self._path.estimate),
             since=self.since,
         )
 
@@ -355,7 +388,7 @@ class Viewer(AsyncIOEventEmitter):
             packet_loss=self._loss,
             rtt=feedback.rtt,
             jitter=feedback.jitter,
-            estimate=feedback.remb,
+            estimate=None if self._path.estimate is None else int(self._path.estimate),
             bytes_sent=outlet.octets,
             packets_sent=outlet.packets,
             packets_lost=feedback.packets_lost,

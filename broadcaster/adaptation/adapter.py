@@ -35,7 +35,8 @@ class AdaptationSettings:
     `loss_hold`: high loss lasts this long before it counts; `loss_pause`: the least time between two steps for it;
     `loss_steps` steps at most while it lasts.
     `fps_hold`: low loss lasts this long before the frame rate comes back.
-    `pause_after`: congestion at the lowest level for so long pauses the viewer.
+    `pause_after`: congestion at the lowest level for so long pauses the viewer, for `pause`; doubled each time that
+    it was too early, up to `longest_pause`.
     `shed_pause`: seconds between two steps of shedding.
     `rtt_window`: the lowest RTT is that of the last one to two such windows, since routes change.
     """
@@ -65,6 +66,8 @@ class AdaptationSettings:
     loss_steps: int = 2
     fps_hold: float = 4.0
     pause_after: float = 2.0
+    pause: float = 3.0
+    longest_pause: float = 30.0
     shed_pause: float = 2.0
     rtt_window: float = 300.0
 
@@ -115,6 +118,7 @@ class ViewerAdapter:
         self._changed_at = self._settled_from = _NEVER
         self._width = math.inf
         self._trial_from: tuple[Level | None, float] | None = None
+        self._pause = settings.pause
         self._penalty = settings.failed_cooldown
         self._failed_at = self._raise_from = _NEVER
         self._failed_width: float | None = None
@@ -130,6 +134,11 @@ class ViewerAdapter:
     @property
     def probe(self) -> float:
         return self._prober.rate
+
+    @property
+    def probing(self) -> bool:
+        """Whether a probe runs, or its answer is awaited: every feedback should lead to an `update`."""
+        return self._prober.active
 
     @property
     def probe_octets(self) -> int | None:
@@ -179,7 +188,7 @@ class ViewerAdapter:
             return relieved
         level = self.level
         if level is None:
-            return self._resume(seen, path, rested)
+            return self._resume(seen)
         worse = self._give_way(level, seen, path) or self._shorten(level, seen, path, rtt_high)
         if worse is None and loss_high >= settings.loss_hold:
             worse = self._give_up_frames(level, seen, path)
@@ -216,7 +225,11 @@ class ViewerAdapter:
         fitting = fitting or self._allowed()[0]
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
-        return self._lower("pause", None, seen) if stuck >= settings.pause_after else None
+        if stuck < settings.pause_after:
+            return None
+        again = self._now - self._changed_at < settings.trial
+        self._pause = min(2.0 * self._pause, settings.longest_pause) if again else settings.pause
+        return self._lower("pause", None, seen)
 
     def _shorten(self, level: Level, seen: Sample, path: PathState, rtt_high: float) -> Decision | None:
         """Nothing is heard, or the way has become long where nothing else tells of a queue."""
@@ -311,15 +324,11 @@ class ViewerAdapter:
 
     # --- pause, overload ------------------------------------------------------------------------------------------
 
-    def _resume(self, seen: Sample, path: PathState, rested: float) -> Decision | None:
-        settings, lowest = self._settings, self._allowed()[0]
-        paused = self._now - self._changed_at
-        if not self._probes:
-            return self._move("resume", lowest, seen) if paused >= settings.quiet else None
-        if not self._prober.active and (paused < settings.settle or rested < settings.rest):
+    def _resume(self, seen: Sample) -> Decision | None:
+        """While nothing is sent nothing is known: try the lowest level, after a longer wait each time that fails."""
+        if self._now - self._changed_at < self._pause:
             return None
-        passed = self._prober.update(self._now, path, self._need(lowest), 0.0) == "passed"
-        return self._move("resume", lowest, seen) if passed else None
+        return self._move("resume", self._allowed()[0], seen)
 
     def _relieve_worker(self, seen: Sample) -> Decision | None:
         """Our own overload sheds frames of all viewers evenly, whatever their paths carry."""

@@ -36,7 +36,7 @@ class EstimatorSettings:
     `burst_age` counts.
     """
 
-    runs: int = 256
+    runs: int = 128
     gap: float = 0.012
     slot: float = 0.05
     window: int = 10
@@ -121,7 +121,7 @@ class _Slots:
 
     def add(self, at: float, amount: float) -> None:
         """Times may be a little out of order."""
-        slot = int(at / self._length)
+        slot = max(0, math.floor(at / self._length))
         sums = self._sums
         if self._newest < 0:
             self._newest = self._since = slot
@@ -134,20 +134,25 @@ class _Slots:
 
     def rate(self, at: float, count: int) -> float | None:
         """Per second, over the last `count` whole slots and the one that `at` is in; None before two slots."""
-        slot = int(at / self._length)
+        slot = max(0, math.floor(at / self._length))
         if self._newest < 0 or slot - self._since < 2:
             return None
         sums = self._sums
         count = min(count, len(sums) - 1, slot - self._since)
         oldest = self._newest - len(sums)
-        total = sum(sums[one % len(sums)] for one in range(slot - count, slot + 1) if oldest < one <= self._newest)
+        total = 0.0
+        for one in range(max(slot - count, oldest + 1), min(slot, self._newest) + 1):
+            total += sums[one % len(sums)]
         return total / (count * self._length + (at - slot * self._length))
 
     def sum(self, at: float) -> float:
         """Over all slots that are not too old at `at`."""
-        slot, sums = int(at / self._length), self._sums
+        slot, sums = max(0, math.floor(at / self._length)), self._sums
         first, last = max(slot, self._newest) - len(sums) + 1, min(slot, self._newest)
-        return sum(sums[one % len(sums)] for one in range(first, last + 1))
+        total = 0.0
+        for one in range(first, last + 1):
+            total += sums[one % len(sums)]
+        return total
 
 
 class PathEstimator:
@@ -177,7 +182,6 @@ class PathEstimator:
         self._bursts: deque[tuple[float, float]] = deque(maxlen=settings.bursts)
         self._last_arrival = 0.0
         self._last_sent = 0.0
-        self._feedback_at: float | None = None
         self._waiting_since: float | None = None
         self._measured = 0
         self._delay: float | None = None
@@ -238,7 +242,6 @@ class PathEstimator:
         if not received and not lost:
             return
         self._measured += 1
-        self._feedback_at = now
         self._waiting_since = now if self._heard + 1 < self._next else None
         self._received.add(now, received)
         self._lost.add(now, lost)
@@ -246,6 +249,10 @@ class PathEstimator:
         if newest_sent is not None:
             self._rtt = now - newest_sent
         self._estimate_anew(now)
+
+    @property
+    def congested(self) -> bool:
+        return self._over or self._lossy
 
     def state(self, now: float) -> PathState:
         """What is believed at `now`."""
@@ -258,7 +265,7 @@ class PathEstimator:
             throughput=self._throughput,
             capacity=self._capacity(now),
             queue_delay=self._delay,
-            congested=self._over or self._lossy,
+            congested=self.congested,
             loss=loss,
             excess_loss=None if loss is None else self._excess(now),
             rtt=self._rtt,

@@ -94,6 +94,11 @@ class Fanout(Protocol):
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         """Send lost packets again on the outlet's RTX stream (RFC 4588); return the number that left."""
 
+    def probe(self, outlet: Outlet, octets: int) -> int:
+        """Send about so many octets of what was sent last again, though nobody asked: to learn what the path carries.
+        Returns the number of packets that left, none where RTX was not negotiated or nothing is remembered.
+        """
+
 
 class Shelf:
     """The frames sent in the last `age` seconds, by serial number; all viewers' retransmissions come from here."""
@@ -209,11 +214,11 @@ class PythonFanout:
             for batch in batches:
                 if batch.layout is not layout:
                     batch.fit(layout)
-                sent += self._send_batch(outlet, batch, layout, head, rest)
+                sent += self._send_batch(outlet, batch, layout, head, rest, now)
                 head = rest
         return sent
 
-    def _send_batch(self, outlet: Outlet, batch: _Batch, layout: _Layout, head: bytes, rest: bytes) -> int:
+    def _send_batch(self, outlet: Outlet, batch: _Batch, layout: _Layout, head: bytes, rest: bytes, now: float) -> int:
         """Send one batch; `head` stands between sequence number and chunk in its first packet, `rest` in the others."""
         count, values, sizes, state = batch.count, batch.values, batch.sizes, outlet.state
         sequence = state.sequence
@@ -228,6 +233,7 @@ class PythonFanout:
         values[1::3] = (rest,) * count
         values[1] = head
         batch.pack(self._view, 0, *values)
+        transport = state.transport_sequence
         if state.transport_at:
             for start in range(0, batch.end, layout.stride):
                 outlet.number_transport(self._view, start)
@@ -241,6 +247,7 @@ class PythonFanout:
             try:
                 path.socket.sendmsg((self._view[: batch.end],), layout.ancillary, 0, path.address)
                 sent = batch.octets
+                outlet.left(now, transport, count, batch.end)
             except OSError as error:
                 if error.errno in _SEGMENTATION_REFUSED:
                     state.segmentation = False
@@ -248,6 +255,11 @@ class PythonFanout:
                     sent = []
         if sent is None:
             left = self._transmit_singly(outlet, layout.stride, batch.end)
+            for place in range(count):
+                if left[place]:
+                    start = place * layout.stride
+                    size = min(layout.stride, batch.end - start)
+                    outlet.left(now, transport + place & 0xFFFF, 1, size)
             sent = [octets for octets, one in zip(batch.octets, left, strict=True) if one]
         state.packets += len(sent)
         state.octets += sum(sent)
@@ -256,9 +268,25 @@ class PythonFanout:
         return len(sent)
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
+        sent = self._resend(outlet, lost)
+        outlet.retransmissions += len(sent)
+        outlet.rtx_octets += sum(sent)
+        return len(sent)
+
+    def probe(self, outlet: Outlet, octets: int) -> int:
+        if outlet.parameters.rtx_payload_type is None:
+            return 0
+        recent = outlet.history.recent(octets, now=self._monotonic())
+        sent = self._resend(outlet, recent)
+        outlet.probe_packets += len(sent)
+        outlet.probe_octets += sum(sent)
+        return len(sent)
+
+    def _resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> list[int]:
+        """Send packets again; the octets of RTP payload of each that left."""
         srtp, view, lengths = outlet.srtp, self._view, self._lengths
         source = outlet.parameters.rtx_ssrc.to_bytes(4, "big")
-        sent = 0
+        sent = []
         for number, timestamp, marker, descriptor, serial, place in lost:
             frame = self.shelf.get(serial)
             if frame is None:
@@ -266,17 +294,18 @@ class PythonFanout:
             chunk = frame.payload[place * CHUNK_SIZE : (place + 1) * CHUNK_SIZE]
             word = (outlet.rtx_word | MARKER if marker else outlet.rtx_word) << 16 | outlet.rtx_sequence & 0xFFFF
             outlet.rtx_sequence += 1
-            extensions = outlet.extensions.at(self._clock.wall(self._monotonic()))
+            now = self._monotonic()
+            extensions = outlet.extensions.at(self._clock.wall(now))
             outlet.pack_rtx(view, 0, word, timestamp, source, extensions, number, descriptor, chunk)
+            transport = outlet.state.transport_sequence
             if outlet.state.transport_at:
                 outlet.number_transport(view, 0)
             lengths[0] = size = outlet.rtx_prefix + len(chunk)
             if protect(srtp.context, self._memory, lengths):
                 outlet.state.drops += 1
             elif self._transmit_singly(outlet, size + srtp.tag_size, size + srtp.tag_size)[0]:
-                sent += 1
-                outlet.retransmissions += 1
-                outlet.rtx_octets += OSN_SIZE + DESCRIPTOR_SIZE + len(chunk)
+                sent.append(OSN_SIZE + DESCRIPTOR_SIZE + len(chunk))
+                outlet.left(now, transport, 1, size + srtp.tag_size)
             else:
                 outlet.state.drops += 1
         return sent

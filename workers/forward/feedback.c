@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "feedback.h"
+#include "estimate.h"
 
 enum {
     SENDER_REPORT = 200,
@@ -241,6 +242,10 @@ int bc_reduce(const uint8_t *packet, size_t length, double now, bc_feedback *fee
         feedback->remb = found.remb;
         feedback->estimated = 1;
         feedback->remb_at = now;
+    }
+    if (feedback->path != NULL) {
+        bc_path_arrived(feedback->path, now, feedback->arrivals, feedback->arrived);
+        feedback->arrived = 0;
     }
     feedback->pictures_lost += found.picture_lost;
     feedback->goodbye |= found.goodbye;

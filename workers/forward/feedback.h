@@ -10,9 +10,12 @@ typedef struct {
     uint8_t unused;
 } bc_arrival;
 
+typedef struct bc_path bc_path; /* estimate.h */
+
 /* Everything that a viewer said about one medium since this was last emptied. What counts from 0 is emptied by 0. */
 typedef struct {
     bc_arrival *arrivals;   /* room for `capacity`; what comes when it is full is forgotten */
+    bc_path *path;          /* takes the arrivals at once; NULL: they stay for whoever asks */
     uint64_t remb;          /* bit/s, at most 2^64 - 1 */
     double reported_at;     /* monotonic seconds, of the last report block */
     double remb_at;

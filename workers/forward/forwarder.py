@@ -46,12 +46,18 @@ class ForwarderSettings:
     A newcomer is sent what its rung has had since the last keyframe, while that is at most `opening_age` seconds and
     `opening_octets` octets: a rung gives a keyframe each half second at most, so that later than this a new one comes
     as soon, and costs the newcomer less.
+
+    A probe makes up for at most `probe_burst` seconds in which too little was sent, by `probe_least` octets at least and
+    `probe_most` octets at most at a time.
     """
 
     report_interval: float = 1.0
     keyframe_timeout: float = 1.0
     opening_age: float = 0.6
     opening_octets: int = 256_000
+    probe_burst: float = 0.1
+    probe_least: int = 600
+    probe_most: int = 24_000
     pacing: PacingSettings = field(default_factory=PacingSettings)
 
 
@@ -68,6 +74,28 @@ class _Place:
     rungs: frozenset[int] = frozenset()
     steady: int | None = None
     shown: int = 0
+
+
+class _Probe:
+    """What a viewer is sent beyond its media: up to `bitrate` bit/s in all, `left` octets at most (None: no end)."""
+
+    __slots__ = ("at", "bitrate", "counted", "credit", "left")
+
+    def __init__(self, now: float, counted: int) -> None:
+        self.at = now
+        self.counted = counted
+        self.credit = 0.0
+        self.bitrate = 0.0
+        self.left: int | None = None
+
+    def due(self, now: float, counted: int, settings: ForwarderSettings) -> int:
+        """Octets of padding that are due now, where `counted` octets have left since the start."""
+        elapsed, sent = now - self.at, counted - self.counted
+        self.at, self.counted = now, counted
+        longest = settings.probe_burst * self.bitrate / 8
+        self.credit = max(-longest, min(longest, self.credit + elapsed * self.bitrate / 8 - sent))
+        due = self.credit if self.left is None else min(self.credit, self.left)
+        return int(due) if due >= settings.probe_least else 0
 
 
 class _Rung:
@@ -188,6 +216,7 @@ class Forwarder:
         """Of rungs with viewers only: the frames of others do not come, or have gaps."""
         self._description: StreamDescription | None = None
         self._requested: dict[int, float] = {}
+        self._probes: dict[Outlet, _Probe] = {}
         self._demand: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -222,6 +251,7 @@ class Forwarder:
         if place is None:
             return
         outlet.listener = None
+        self._probes.pop(outlet, None)
         self._pacer.forget(outlet)
         self._leave(place)
         self._tell_demand()
@@ -230,6 +260,21 @@ class Forwarder:
         """Notice that the selector of `outlet` was told another level. To be called after each such change."""
         self._move(self._places[outlet])
         self._tell_demand()
+
+    def probe(self, outlet: Outlet, bitrate: float, octets: int | None = None) -> None:
+        """From now on send so much more to `outlet` that `bitrate` bit/s leave in all, headers and tags included, and
+        `octets` of it at most; 0 ends it. It is paced by the pictures of the viewer's rung.
+        """
+        if not bitrate:
+            self._probes.pop(outlet, None)
+            return
+        if outlet not in self._places:
+            return
+        probe = self._probes.get(outlet)
+        if probe is None:
+            probe = self._probes[outlet] = _Probe(self._monotonic(), outlet.wire_octets)
+        if (probe.bitrate, octets is None) != (bitrate, probe.left is None):
+            probe.bitrate, probe.left = bitrate, octets
 
     def frame(self, frame: EncodedFrame) -> None:
         """Forward one encoded frame to those whose selectors accept it."""
@@ -252,6 +297,8 @@ class Forwarder:
             if selector.waiting_for != place.waiting_for or selector.steady is not None:
                 moved.append(place)
         self._pacer.send(frame, audience, accepted)
+        if self._probes:
+            self._pad(frame.rung)
         if moved:
             for place in moved:
                 self._move(place)
@@ -278,6 +325,20 @@ class Forwarder:
     def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None:
         """A viewer lost packets that may be sent again."""
         self._fanout.resend(outlet, lost)
+
+    def _pad(self, rung: int) -> None:
+        """A picture of this rung is the time to send what probes want."""
+        now, settings = self._monotonic(), self._settings
+        for outlet, probe in self._probes.items():
+            if rung not in self._places[outlet].rungs:
+                continue
+            due = min(settings.probe_most, probe.due(now, outlet.wire_octets, settings))
+            if due <= 0:
+                continue
+            before = outlet.probe_octets
+            self._fanout.probe(outlet, due)
+            if probe.left is not None:
+                probe.left = max(0, probe.left - (outlet.probe_octets - before))
 
     def _open(self, place: _Place) -> None:
         selector = place.selector

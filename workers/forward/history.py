@@ -56,7 +56,7 @@ class LostPacket(NamedTuple):
 class History:
     """The records of one viewer, read from its state. Sequence numbers are extended: they count on beyond 16 bits."""
 
-    __slots__ = ("_budget", "_earned", "_limits", "_resent", "_state", "ignored")
+    __slots__ = ("_budget", "_earned", "_limits", "_resent", "_state", "ignored", "repeats")
 
     def __init__(self, state: Any, limits: HistoryLimits) -> None:
         self._state = state
@@ -64,12 +64,13 @@ class History:
         self._resent: dict[int, tuple[int, float]] = {}
         self._budget = float(limits.burst)
         self._earned = 0
-        self.ignored = 0
+        self.ignored = self.repeats = 0
 
     def choose(self, lost: Iterable[int], *, now: float, rtt: float | None) -> list[LostPacket]:
         """Return those of the 16-bit sequence numbers `lost` that may go out again now, and count them as sent.
 
-        `now` is monotonic seconds, `rtt` seconds. What is not sent again is counted in `ignored`.
+        `now` is monotonic seconds, `rtt` seconds. What is not sent again is counted in `ignored`, and what was sent
+        again before in `repeats`.
         """
         limits, following, octets = self._limits, self._state.sequence, self._state.octets
         self._budget = min(limits.burst, self._budget + limits.share * (octets - self._earned))
@@ -79,6 +80,7 @@ class History:
         for short in lost:
             number = following - ((following - short) & 0xFFFF)
             times, last = self._resent.get(number, (0, -math.inf))
+            self.repeats += times > 0
             found = None if times >= limits.resends or now - last < pause else self._find(number, now)
             if found is None or found[1] > self._budget:
                 self.ignored += 1
@@ -88,6 +90,25 @@ class History:
             self._resent[number] = (times + 1, now)
             chosen.append(packet)
         self._forget()
+        return chosen
+
+    def recent(self, octets: int, *, now: float) -> list[LostPacket]:
+        """The last packets sent, newest first, of about so many octets in all; again and again where they are few.
+
+        They do not count as resends: nobody asked for them, and whoever asks for one all the same has not got it.
+        """
+        chosen: list[LostPacket] = []
+        left, number = octets, self._state.sequence
+        while left > 0:
+            number -= 1
+            found = self._find(number, now)
+            if found is None:
+                if not chosen:
+                    break
+                number = self._state.sequence
+                continue
+            chosen.append(found[0])
+            left -= found[1]
         return chosen
 
     def _find(self, number: int, now: float) -> tuple[LostPacket, int] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import struct
+from typing import Any
 
-from workers.forward.rtcp import MAX_ARRIVALS, Arrival, ReportBlock
+from workers.forward.rtcp import MAX_ARRIVALS, ReportBlock
 from workers.forward.srtp import SrtpSession
 from workers.forward.state import address_of, ffi
 
-_ARRIVAL = struct.Struct("=IHBx")
+_ARRIVALS = ffi.new("bc_arrival[]", MAX_ARRIVALS)
+"""Room for those of one datagram at a time: they go on to the path at once."""
 
 _TAG = 10
 """Octets of the shortest authentication tag of SRTCP, whose tags are never cut to 32 bits (RFC 5764 section 4.1.2)."""
@@ -17,19 +18,20 @@ _TAG = 10
 class Inbox:
     """A bc_inbox (receive.h) and what it points to. Keep it for as long as a receiver knows it.
 
-    `rate` is how many RTCP datagrams are read in a second. Arrivals are kept where `arrivals` says so.
+    `rate` is how many RTCP datagrams are read in a second. `path` is the bc_path that is told of arrivals, where
+    transport-wide feedback was negotiated.
     """
 
-    def __init__(self, session: SrtpSession, ssrc: int, *, rate: float, arrivals: bool) -> None:
+    def __init__(self, session: SrtpSession, ssrc: int, *, rate: float, path: Any = None) -> None:
         self._session = session
-        capacity = MAX_ARRIVALS if arrivals else 0
-        self._arrivals = ffi.new("bc_arrival[]", capacity)
+        self._path = path
         self.state = ffi.new("bc_inbox *", {"rate": rate, "allowance": rate})
         self.state.srtp = address_of(session.incoming)
         self.state.shortest = 8 + 4 + max(_TAG, session.tag_size)
         feedback = self.feedback = self.state.feedback
         feedback.ssrc = ssrc
-        feedback.arrivals, feedback.capacity = self._arrivals, capacity
+        if path is not None:
+            feedback.path, feedback.arrivals, feedback.capacity = path, _ARRIVALS, MAX_ARRIVALS
 
     def take_failures(self) -> tuple[int, int]:
         """Datagrams that were forged or unreadable, and datagrams over the rate."""
@@ -70,13 +72,3 @@ class Inbox:
         lost = list(said.lost[0 : said.asked])
         said.asked = 0
         return lost
-
-    def take_arrivals(self) -> list[Arrival]:
-        said = self.feedback
-        records = ffi.buffer(self._arrivals, said.arrived * _ARRIVAL.size)
-        found = [
-            Arrival(sequence, ticks if received else None)
-            for ticks, sequence, received in _ARRIVAL.iter_unpack(bytes(records))
-        ]
-        said.arrived = 0
-        return found

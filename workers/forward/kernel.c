@@ -16,6 +16,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "feedback.h"
+#include "estimate.h"
 #include "kernel.h"
 
 #ifndef UDP_SEGMENT
@@ -44,9 +46,11 @@ typedef int (*protect_function)(void *context, void *packet, int *size);
 /* A run of packets to one viewer: all of `stride` octets but the last one, which may be shorter. */
 typedef struct {
     bc_outlet *outlet;
+    double at;                  /* monotonic seconds */
     uint32_t packets;
     uint32_t stride;
     uint32_t overhead;          /* octets of a packet that are not RTP payload */
+    uint16_t transport;         /* transport-wide number of the first packet */
 } run;
 
 struct bc_kernel {
@@ -104,10 +108,14 @@ bc_kernel *bc_open(void *protect) {
 
 void bc_close(bc_kernel *kernel) { free(kernel); }
 
-static void credit(bc_kernel *kernel, bc_outlet *outlet, uint32_t packets, uint64_t octets) {
+/* `packets` packets of a run left, of so many octets in all; `before` of them had left before. */
+static void credit(bc_kernel *kernel, const run *run, uint32_t before, uint32_t packets, size_t octets) {
+    bc_outlet *outlet = run->outlet;
     outlet->packets += packets;
-    outlet->octets += octets;
+    outlet->octets += octets - (uint64_t)packets * run->overhead;
     kernel->sent += packets;
+    if (outlet->path != NULL && outlet->transport_at)
+        bc_path_sent(outlet->path, run->at, (uint16_t)(run->transport + before), packets, (uint32_t)octets);
 }
 
 /* Wait until the socket takes more, as long as this call may still wait. */
@@ -127,7 +135,8 @@ static void send_singly(bc_kernel *kernel, uint32_t number) {
     const run *run = &kernel->runs[number];
     const struct iovec *vector = &kernel->vectors[number];
     bc_outlet *outlet = run->outlet;
-    for (size_t start = 0; start < vector->iov_len; start += run->stride) {
+    uint32_t place = 0;
+    for (size_t start = 0; start < vector->iov_len; start += run->stride, place++) {
         size_t size = vector->iov_len - start < run->stride ? vector->iov_len - start : run->stride;
         ssize_t sent;
         do
@@ -137,7 +146,7 @@ static void send_singly(bc_kernel *kernel, uint32_t number) {
         if (sent < 0)
             outlet->drops++;
         else
-            credit(kernel, outlet, 1, size - run->overhead);
+            credit(kernel, run, place, 1, size);
     }
 }
 
@@ -150,11 +159,8 @@ static void flush(bc_kernel *kernel) {
     uint32_t done = 0;
     while (done < kernel->messages) {
         int sent = sendmmsg(kernel->socket, kernel->headers + done, kernel->messages - done, MSG_DONTWAIT);
-        for (; sent > 0; sent--, done++) {
-            const run *run = &kernel->runs[done];
-            uint64_t octets = kernel->vectors[done].iov_len - (uint64_t)run->packets * run->overhead;
-            credit(kernel, run->outlet, run->packets, octets);
-        }
+        for (; sent > 0; sent--, done++)
+            credit(kernel, &kernel->runs[done], 0, kernel->runs[done].packets, kernel->vectors[done].iov_len);
         if (sent == 0)
             continue;
         if (errno == EINTR)
@@ -178,12 +184,12 @@ static void flush(bc_kernel *kernel) {
     kernel->used = 0;
 }
 
-static void gather(bc_kernel *kernel, bc_outlet *outlet, uint8_t *data, uint32_t size, uint32_t packets,
-                   uint32_t stride, uint32_t overhead) {
-    uint32_t number = kernel->messages++;
+static void gather(bc_kernel *kernel, const run *run, uint8_t *data, uint32_t size) {
+    uint32_t number = kernel->messages++, packets = run->packets, stride = run->stride;
+    bc_outlet *outlet = run->outlet;
     struct msghdr *header = &kernel->headers[number].msg_hdr;
     kernel->vectors[number] = (struct iovec){.iov_base = data, .iov_len = size};
-    kernel->runs[number] = (run){outlet, packets, stride, overhead};
+    kernel->runs[number] = *run;
     header->msg_name = outlet->address;
     header->msg_namelen = outlet->address_size;
     if (packets > 1) {
@@ -208,7 +214,7 @@ static int is_sound(const bc_outlet *outlet) {
 }
 
 /* Write what stands in front of a chunk of the frame that was begun last; return its size. */
-static uint32_t write_prefix(const bc_outlet *outlet, const bc_frame *frame, uint8_t *prefix) {
+static uint32_t write_prefix(const bc_outlet *outlet, const bc_frame *frame, double now, uint8_t *prefix) {
     const bc_record *record = &outlet->records[(outlet->recorded - 1) % outlet->capacity];
     uint32_t extensions = outlet->extensions_size;
     prefix[0] = extensions ? 0x90 : 0x80;
@@ -217,12 +223,6 @@ static uint32_t write_prefix(const bc_outlet *outlet, const bc_frame *frame, uin
     put32(prefix + 8, outlet->ssrc);
     memcpy(prefix + HEADER, outlet->extensions, extensions);
     if (outlet->time_at) {
-        double now = frame->now;
-        if (!frame->frozen) {
-            struct timespec time;
-            clock_gettime(CLOCK_MONOTONIC, &time);
-            now = (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-        }
         double wall = now + frame->offset;
         uint32_t stamp = wall > 0.0 && wall < 1e12 ? (uint32_t)((uint64_t)(wall * 262144.0) & 0xFFFFFF) : 0;
         uint8_t *at = prefix + HEADER + outlet->time_at;
@@ -303,8 +303,14 @@ static void send_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame)
         outlet->drops += frame->end - frame->first;
         return;
     }
+    double now = frame->now;
+    if (!frame->frozen && (outlet->time_at || outlet->path != NULL)) {
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        now = (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+    }
     uint8_t prefix[MAX_PREFIX] = {0};
-    uint32_t prefix_size = write_prefix(outlet, frame, prefix);
+    uint32_t prefix_size = write_prefix(outlet, frame, now, prefix);
     uint32_t stride = prefix_size + CHUNK + outlet->tag_size;
     uint32_t overhead = prefix_size - DESCRIPTOR + outlet->tag_size;
     for (uint32_t index = frame->first; index < frame->end; index += RUN) {
@@ -313,18 +319,20 @@ static void send_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame)
             kernel->used + packets * stride > ARENA)
             flush(kernel);
         uint8_t *data = kernel->arena + kernel->used;
+        run run = {outlet, now, packets, stride, overhead, outlet->transport_sequence};
         uint32_t size;
         if (!build(kernel, outlet, frame, index, packets, prefix, prefix_size, &size)) {
             outlet->drops += packets;
             continue;
         }
         kernel->used += size;
-        if (outlet->segmentation)
-            gather(kernel, outlet, data, size, packets, stride, overhead);
-        else
-            for (uint32_t start = 0; start < size; start += stride)
-                gather(kernel, outlet, data + start, size - start < stride ? size - start : stride, 1, stride,
-                       overhead);
+        if (outlet->segmentation) {
+            gather(kernel, &run, data, size);
+            continue;
+        }
+        run.packets = 1;
+        for (uint32_t start = 0; start < size; start += stride, run.transport++)
+            gather(kernel, &run, data + start, size - start < stride ? size - start : stride);
     }
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 _HERE = Path("workers/forward")
-_PARTS = ("kernel", "feedback", "receive")
+_PARTS = ("feedback", "estimate", "kernel", "receive")
 
 builder = FFI()
 for _part in _PARTS:
@@ -18,6 +18,6 @@ builder.set_source(
     sources=[str(_HERE / f"{part}.c") for part in _PARTS],
     include_dirs=[str(_HERE)],
     depends=[str(_HERE / f"{part}.h") for part in _PARTS],
-    extra_compile_args=["-O3"],
+    extra_compile_args=["-O3", "-ffp-contract=off"],
     py_limited_api=True,
 )

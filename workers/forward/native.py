@@ -86,6 +86,9 @@ class NativeFanout:
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         return self._twin.resend(outlet, lost)
 
+    def probe(self, outlet: Outlet, octets: int) -> int:
+        return self._twin.probe(outlet, octets)
+
 
 def default_fanout(clock: WallClock) -> Fanout:
     """The fan-out that the environment asks for, or else the fastest there is.

@@ -13,6 +13,7 @@ from broadcaster.clock import WallClock
 from broadcaster.errors import RtcpError
 from broadcaster.stream import RTP_CLOCK, EncodedFrame, timestamp_at
 from workers.forward import rtcp
+from workers.forward.estimate import NativeEstimator, path_estimator
 from workers.forward.history import History, HistoryLimits, LostPacket
 from workers.forward.inbox import Inbox
 from workers.forward.packets import (
@@ -108,7 +109,7 @@ class Outlet:
 
     What a fan-out advances stands in `state`, a bc_outlet (kernel.h), and only there.
 
-    Counters: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets), `rtx_octets`, `nacks` (packets
+    Counters: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets), `rtx_octets`, `probe_packets`, `probe_octets`, `nacks` (packets
     asked for), `plis` (PLI and FIR), `drops` (packets that did not leave), `rtcp_failures` (unreadable or forged),
     `rtcp_dropped` (over the rate).
     """
@@ -116,7 +117,6 @@ class Outlet:
     __slots__ = (
         "_allowance",
         "_allowed_at",
-        "_arrivals",
         "_clock",
         "_highest",
         "_inbox",
@@ -128,6 +128,7 @@ class Outlet:
         "_sdes",
         "_settings",
         "_view",
+        "estimator",
         "extensions",
         "feedback",
         "header_word",
@@ -138,6 +139,8 @@ class Outlet:
         "pack_rtx",
         "parameters",
         "plis",
+        "probe_octets",
+        "probe_packets",
         "retransmissions",
         "rtcp_dropped",
         "rtcp_failures",
@@ -200,9 +203,14 @@ class Outlet:
         state.picture_id = randbelow(32_768)
         state.tl0 = randbelow(256)
         state.key_index = randbelow(32)
+        self.estimator = path_estimator() if self.extensions.transport_at else None
+        """Of the viewer's path; None where transport-wide feedback was not negotiated."""
+        if isinstance(self.estimator, NativeEstimator):
+            state.path = self.estimator.pointer
         self._path = path
         self._aim()
 
+        self.probe_octets = self.probe_packets = 0
         self.retransmissions = self.rtx_octets = 0
         self.nacks = self.plis = 0
         self.rtcp_failures = self.rtcp_dropped = 0
@@ -212,7 +220,6 @@ class Outlet:
         self._keyframe_asked_at: float | None = None
         self._allowance = settings.rtcp_rate
         self._allowed_at: float | None = None
-        self._arrivals: list[rtcp.Arrival] = []
         self._inbox: Inbox | None = None
 
     @property
@@ -238,6 +245,13 @@ class Outlet:
     @property
     def octets(self) -> int:
         return int(self.state.octets)
+
+    @property
+    def wire_octets(self) -> int:
+        """Octets of RTP on the wire: media, resends and probes, with headers and tags."""
+        packets = self.packets + self.retransmissions + self.probe_packets
+        overhead = self.shape[0] - DESCRIPTOR_SIZE + self.shape[1]
+        return self.octets + self.rtx_octets + self.probe_octets + packets * overhead
 
     @property
     def drops(self) -> int:
@@ -292,6 +306,11 @@ class Outlet:
         struct.pack_into("!H", buffer, start + HEADER_SIZE + state.transport_at, state.transport_sequence)
         state.transport_sequence = (state.transport_sequence + 1) & 0xFFFF
 
+    def left(self, now: float, sequence: int, packets: int, octets: int) -> None:
+        """Packets with consecutive transport-wide numbers left, of so many octets on the wire."""
+        if self.estimator is not None:
+            self.estimator.sent(now, sequence, packets, octets)
+
     def _aim(self) -> None:
         """Tell the kernel where the viewer is; over TCP and other ways that it does not know, Python sends."""
         state, path = self.state, self._path
@@ -324,8 +343,8 @@ class Outlet:
 
     def open_inbox(self) -> Inbox:
         """Where a native receiver may put what it would else give to `receive_rtcp`; `hear` acts on it."""
-        arrivals = bool(self.state.transport_at)
-        self._inbox = Inbox(self.srtp, self.parameters.ssrc, rate=self._settings.rtcp_rate, arrivals=arrivals)
+        pointer = self.estimator.pointer if isinstance(self.estimator, NativeEstimator) else None
+        self._inbox = Inbox(self.srtp, self.parameters.ssrc, rate=self._settings.rtcp_rate, path=pointer)
         return self._inbox
 
     def hear(self, now: float) -> None:
@@ -346,12 +365,6 @@ class Outlet:
             self._take_picture_loss(count, now)
         if lost := inbox.take_lost():
             self._take_nack(lost, now)
-
-    def take_arrivals(self) -> list[rtcp.Arrival]:
-        """What transport-wide feedback said since the last call, at most MAX_ARRIVALS packets of either way in; nothing
-        where the extension was not negotiated."""
-        arrivals, self._arrivals = self._arrivals, []
-        return arrivals if self._inbox is None else arrivals + self._inbox.take_arrivals()
 
     def report(self, now: float) -> None:
         """Send a sender report, if packets have left since the one before the last (RFC 3550 section 6.4)."""
@@ -388,8 +401,8 @@ class Outlet:
             self._take_remb(compound.remb, now)
         if compound.goodbye:
             self.feedback.goodbye = True
-        if self.state.transport_at:
-            self._arrivals += compound.arrivals[: rtcp.MAX_ARRIVALS - len(self._arrivals)]
+        if self.estimator is not None and compound.arrivals:
+            self.estimator.arrived(now, compound.arrivals)
         if ssrc in compound.pictures_lost:
             self._take_picture_loss(1, now)
         lost = [number for source, number in compound.lost if source == ssrc]

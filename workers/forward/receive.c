@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include "feedback.h"
+#include "estimate.h"
 #include "receive.h"
 
 enum {
@@ -210,7 +211,8 @@ static void hear(bc_receiver *receiver, bc_inbox *inbox, uint8_t *data, uint32_t
         inbox->failures++;
         return;
     }
-    if (!feedback->asked && !feedback->pictures_lost && !feedback->goodbye)
+    int told = feedback->path != NULL && feedback->path->told;
+    if (!feedback->asked && !feedback->pictures_lost && !feedback->goodbye && !told)
         return;
     for (uint32_t place = 0; place < batch->urgent_count; place++)
         if (batch->urgent[place] == inbox->number)

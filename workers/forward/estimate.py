@@ -1,0 +1,187 @@
+"""The estimator of a viewer's path: by the kernel, which sees packets and feedback itself, or in Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from broadcaster.adaptation.estimator import EstimatorSettings, PathEstimator
+from broadcaster.adaptation.path import PathState
+from workers.forward.state import ffi, lib
+
+
+class Estimator(Protocol):
+    """What is told of packets and of feedback about them; PathEstimator explains both."""
+
+    watched: bool
+    """Whether every feedback is to be acted on at once."""
+
+    def sent(self, now: float, sequence: int, packets: int, octets: int) -> None: ...
+
+    def arrived(self, now: float, arrivals: Sequence[tuple[int, int | None]]) -> None: ...
+
+    def state(self, now: float) -> PathState: ...
+
+    def take_told(self) -> bool:
+        """Whether there is news since the last call: congestion has begun, or a watched feedback came."""
+
+
+def _settings(settings: EstimatorSettings) -> Any:
+    trend = settings.trendline
+    return ffi.new(
+        "bc_path_settings *",
+        {
+            **{
+                name: getattr(settings, name)
+                for name in [
+                    "gap",
+                    "slot",
+                    "loss_slot",
+                    "floor",
+                    "guard",
+                    "standing",
+                    "back_off",
+                    "hold",
+                    "severe",
+                    "inherent",
+                    "alike",
+                    "judge",
+                    "forget",
+                    "burst_age",
+                    "window",
+                    "loss_slots",
+                    "burst",
+                    "bursts",
+                    "stretches",
+                ]
+            },
+            **{
+                name: getattr(trend, name)
+                for name in [
+                    "span",
+                    "smoothing",
+                    "gain",
+                    "threshold",
+                    "lowest",
+                    "highest",
+                    "up",
+                    "down",
+                    "longest_step",
+                    "outlier",
+                    "overuse",
+                    "full",
+                ]
+            },
+            "short_window": settings.short,
+            "points": trend.window,
+        },
+    )
+
+
+class NativeEstimator:
+    """A bc_path (estimate.h): the kernel tells it what left and what arrived, without Python.
+
+    `settings` may ask for less than the arrays of estimate.h hold, not for more: ValueError.
+    """
+
+    def __init__(self, settings: EstimatorSettings | None = None) -> None:
+        settings = settings or _DEFAULT
+        if settings is not _DEFAULT:
+            _check(settings)
+        self._settings = _DEFAULT_NATIVE if settings is _DEFAULT else _settings(settings)
+        self.pointer = ffi.new("bc_path *")
+        lib.bc_path_open(self.pointer, self._settings)
+
+    @property
+    def watched(self) -> bool:
+        return bool(self.pointer.watched)
+
+    @watched.setter
+    def watched(self, watched: bool) -> None:
+        self.pointer.watched = watched
+
+    def sent(self, now: float, sequence: int, packets: int, octets: int) -> None:
+        lib.bc_path_sent(self.pointer, now, sequence, packets, octets)
+
+    def arrived(self, now: float, arrivals: Iterable[tuple[int, int | None]]) -> None:
+        records = [(ticks or 0, sequence, ticks is not None, 0) for sequence, ticks in arrivals]
+        lib.bc_path_arrived(self.pointer, now, ffi.new("bc_arrival[]", records), len(records))
+
+    def take_told(self) -> bool:
+        told = bool(self.pointer.told)
+        self.pointer.told = 0
+        return told
+
+    def state(self, now: float) -> PathState:
+        path = self.pointer
+        loss = _known(lib.bc_path_loss(path, now))
+        return PathState(
+            estimate=_known(path.estimate),
+            throughput=_known(path.throughput),
+            capacity=_known(lib.bc_path_capacity(path, now)),
+            queue_delay=_known(path.delay),
+            congested=bool(path.over or path.lossy),
+            loss=loss,
+            excess_loss=None if loss is None else lib.bc_path_excess(path, now),
+            rtt=_known(path.rtt),
+            silent=0.0 if math.isnan(path.waiting_since) else max(0.0, now - path.waiting_since),
+            measured=path.measured,
+        )
+
+
+class PythonEstimator(PathEstimator):
+    """The reference itself, where there is no kernel."""
+
+    watched = False
+
+    def __init__(self, settings: EstimatorSettings | None = None) -> None:
+        super().__init__(settings)
+        self._told = False
+
+    def arrived(self, now: float, arrivals: Iterable[tuple[int, int | None]]) -> None:
+        before = self.congested
+        super().arrived(now, arrivals)
+        self._told = self._told or self.watched or (self.congested and not before)
+
+    def take_told(self) -> bool:
+        told, self._told = self._told, False
+        return told
+
+
+def path_estimator(settings: EstimatorSettings | None = None) -> Estimator:
+    """The fastest estimator that there is here."""
+    return PythonEstimator(settings) if lib is None else NativeEstimator(settings)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _check(settings: EstimatorSettings) -> None:
+    room = {
+        "runs": (settings.runs, _length("runs")),
+        "window": (settings.window + 1, _slots()),
+        "short": (settings.short + 1, _slots()),
+        "loss_slots": (settings.loss_slots + 1, _slots()),
+        "bursts": (settings.bursts, _length("bursts") // 2),
+        "stretches": (settings.stretches, _length("stretches")),
+        "trendline.window": (settings.trendline.window, _length("points") // 2),
+    }
+    for name, (wanted, most) in room.items():
+        if wanted > most:
+            raise ValueError(f"{name} is {wanted}, and the kernel has room for {most}")
+
+
+def _length(name: str) -> int:
+    length: int = dict(ffi.typeof("bc_path").fields)[name].type.length
+    return length
+
+
+def _slots() -> int:
+    length: int = dict(ffi.typeof("bc_slots").fields)["sums"].type.length
+    return length
+
+
+_DEFAULT = EstimatorSettings()
+_DEFAULT_NATIVE = _settings(_DEFAULT)
