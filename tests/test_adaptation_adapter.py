@@ -193,7 +193,7 @@ def test_without_probes_a_quiet_link_is_tried() -> None:
     adapter = ViewerAdapter(LEVELS, level("360p", 30.0), probes=False)
     ((at, decision),) = run(adapter, PathState(), 12, 0)
     assert 8 <= at <= 9
-    assert (decision.rule, decision.after.rung, decision.after.fps) == ("headroom", "720p", 15.0)
+    assert (decision.rule, decision.after.rung, decision.after.fps) == ("headroom", "720p", 30.0)
     assert adapter.probe == 0.0
 
 

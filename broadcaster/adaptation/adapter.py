@@ -258,7 +258,7 @@ class ViewerAdapter:
         return None if lower is None or lower == level else self._lower("loss-high", lower, seen)
 
     def _lower(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
-        if rule in ("estimate-low", "rtt-high", "loss-high") and self._trial_from is not None:
+        if rule in ("estimate-low", "rtt-high") and self._trial_from is not None:
             before, since = self._trial_from
             if self._now - since <= self._settings.trial:
                 if before is not None and (seen.estimate or 0.0) >= 0.8 * self._need(before):
@@ -291,8 +291,9 @@ class ViewerAdapter:
             widened = max(path.capacity or 0.0, path.estimate or 0.0) > settings.changed * self._width
             if (now < self._raise_from and not widened) or rested < settings.rest or not settled:
                 return None
-            if path.estimate is not None and path.estimate >= settings.probing.enough * self._need(above):
-                return self._raise("headroom", path.estimate, seen)
+            carried = path.estimate or 0.0
+            if carried >= settings.probing.enough * self._need(above):
+                return self._raise("headroom", carried, seen)
             if not self._probes:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
                 return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
@@ -382,7 +383,12 @@ class ViewerAdapter:
         return next((one for one in reversed(self._allowed()) if one.bitrate < level.bitrate), None)
 
     def _above(self, level: Level) -> Level | None:
-        return next((one for one in self._allowed() if one.bitrate > level.bitrate), None)
+        """Where to climb next: a larger picture is not to cost frames, unless the path is known not to carry both."""
+        above = [one for one in self._allowed() if one.bitrate > level.bitrate]
+        smooth = next((one for one in above if one.fps * _SLACK >= level.fps), None)
+        if smooth is not None and not self._prober.refused(self._now, self._need(smooth)):
+            return smooth
+        return above[0] if above else None
 
     def _await_effect(self) -> None:
         """What is heard next left before the change, and before the queue that it stood in."""

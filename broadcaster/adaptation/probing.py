@@ -23,6 +23,7 @@ class ProbeSettings:
 
     Where the next level needs more than `knock_from`, a burst of `knock_octets` goes ahead, and tells within `answer`
     how fast the path is at most; when it is too slow the next one goes after `knock_pause`.
+    What was found too much is remembered for `memory`.
     """
 
     margin: float = 1.15
@@ -39,6 +40,7 @@ class ProbeSettings:
     knock_time: float = 0.1
     answer: float = 0.6
     knock_pause: float = 2.0
+    memory: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ class Prober:
         self._pause = self._settings.pause
         self._failed_width: float | None = None
         self._knocked_at = -math.inf
+        self._refused = math.inf
+        self._refused_at = -math.inf
+
+    def refused(self, now: float, need: float) -> bool:
+        """Whether so much, or less, was found too much lately."""
+        return need >= self._refused and now - self._refused_at < self._settings.memory
 
     @property
     def active(self) -> bool:
@@ -119,6 +127,7 @@ class Prober:
             if (path.capacity or 0.0) > need:
                 self._begin("probe", now, settings.margin * need, path)
             elif now - self._since >= settings.answer:
+                self._refuse(now, need)
                 self._rest()
             return None
         return self._judge(now, path, need)
@@ -137,7 +146,12 @@ class Prober:
             return self._fail(now, path)
         return None
 
+    def _refuse(self, now: float, need: float) -> None:
+        self._refused = need if not self.refused(now, need) else self._refused
+        self._refused_at = now
+
     def _fail(self, now: float, path: PathState) -> Outcome:
+        self._refuse(now, self._need)
         self._from = now + self._pause
         self._pause = min(2.0 * self._pause, self._settings.longest_pause)
         self._failed_width = path.capacity
