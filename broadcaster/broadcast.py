@@ -8,11 +8,14 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit, urlunsplit
 
 import av
 
+from broadcaster.adaptation.audience import Histogram, merged, quantile
+from broadcaster.adaptation.plan import Plan, PlannedRung, Planner, PlanSettings
 from broadcaster.bus import Bus, Lease, new_epoch
 from broadcaster.bus.messages import Adaptation, Operating, RungInfo, StreamLease
 from broadcaster.bus.server import end
@@ -23,7 +26,7 @@ from broadcaster.process import Shutdown, log_level, run
 from broadcaster.settings import Parser, port, redis_url
 from broadcaster.source import SharedSource, SourceStatus, jpeg, open_source
 from broadcaster.status import leave_id
-from broadcaster.stream import EncodedFrame, Rung, StreamDescription, stream_name
+from broadcaster.stream import LAYER_SHARES, EncodedFrame, Rung, StreamDescription, stream_name
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,11 @@ THUMBNAIL_EVERY = 2.0
 
 ENCODERS_EVERY = 1.0
 """Seconds between two looks at the encoders' bitrates."""
+
+PLAN_EVERY = 10.0
+"""Least seconds between two plans for the rungs' bitrates, since each change costs a keyframe."""
+
+PLAN = PlanSettings()
 
 
 def main(arguments: list[str]) -> int:
@@ -88,13 +96,33 @@ def public_source(spec: str) -> str:
     return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
 
 
-def _followed(old: Rung, new: Rung) -> Adaptation:
+def planner(rungs: Sequence[Rung]) -> Planner:
+    """Plans for these rungs at their own bitrates."""
+    return Planner(
+        [
+            PlannedRung(
+                bitrate=rung.bitrate,
+                lines=min(rung.width, rung.height),
+                shares=LAYER_SHARES[rung.layers],
+                frames=tuple(2.0 ** (layer - rung.layers + 1) for layer in range(rung.layers)),
+            )
+            for rung in rungs
+        ]
+    )
+
+
+def _followed(old: Rung, new: Rung, audience: Histogram, plan: Plan | None) -> Adaptation:
     return Adaptation(
-        rule="only-viewer",
+        rule="audience",
         from_=Operating(fps=old.fps, rung=old.name, bitrate=old.bitrate),
         to=Operating(fps=new.fps, rung=new.name, bitrate=new.bitrate),
-        inputs={"viewers": 1.0},
-        thresholds={"viewers": 1.0},
+        inputs={
+            "viewers": float(sum(audience.values())),
+            "estimate_median": quantile(audience, 0.5),
+            "quality_before": plan.before if plan else None,
+            "quality_after": plan.after if plan else None,
+        },
+        thresholds={"quality_gain": PLAN.gain},
     )
 
 
@@ -119,6 +147,10 @@ class Broadcast:
         self._description = StreamDescription(options.stream, new_epoch(), rungs)
         self._addresses: list[str] = []
         self._ladder = Ladder(rungs, self._frame)
+        self._planner = planner(rungs)
+        self._planned = tuple(rung.bitrate for rung in rungs)
+        self._plan: Plan | None = None
+        self._plan_at = 0.0
         self._link = LinkServer(
             self._description, on_keyframe=self._ladder.request_keyframe, on_demand=self._demand_changed
         )
@@ -185,9 +217,10 @@ class Broadcast:
             await asyncio.sleep(THUMBNAIL_EVERY)
 
     async def _follow_encoders(self) -> None:
-        """Tell workers and subscribers when a rung's bitrate has followed its only viewer."""
+        """Let the rungs' bitrates follow their audience, and tell workers and subscribers when one has."""
         while True:
             await asyncio.sleep(ENCODERS_EVERY)
+            self._follow_audience()
             before = self._description.rungs
             rungs = tuple(
                 replace(rung, bitrate=statistics.target_bitrate)
@@ -200,7 +233,8 @@ class Broadcast:
             self._lease.renew_soon()
             for old, new in zip(before, rungs, strict=True):
                 if old != new:
-                    self._bus.publish("adaptation", _followed(old, new), stream=self._description.name)
+                    change = _followed(old, new, self._audience, self._plan)
+                    self._bus.publish("adaptation", change, stream=self._description.name)
 
     def _frame(self, frame: EncodedFrame) -> None:
         """Called in an encoder's thread."""
@@ -217,9 +251,25 @@ class Broadcast:
             log.warning("the source is away, a slate stands in: %s", status.detail)
         self._lease.renew_soon()
 
+    @property
+    def _audience(self) -> Histogram:
+        return merged(demand.audience for demand in self._link.demands.values())
+
+    def _follow_audience(self) -> None:
+        now = time.monotonic()
+        if now - self._plan_at < PLAN_EVERY:
+            return
+        demands = self._link.demands
+        active = {rung: demand.viewers > 0 for rung, demand in demands.items()}
+        plan = self._planner.plan(self._planned, self._audience, active)
+        if plan is None:
+            return
+        self._plan, self._planned, self._plan_at = plan, plan.bitrates, now
+        self._demand_changed(demands)
+
     def _demand_changed(self, demands: dict[int, RungDemand]) -> None:
         for rung, demand in demands.items():
-            self._ladder.set_demand(rung, demand.viewers > 0, demand.bitrate)
+            self._ladder.set_demand(rung, demand.viewers > 0, self._planned[rung])
         self._lease.renew_soon()
 
     def _record(self) -> StreamLease:

@@ -14,7 +14,7 @@ from broadcaster.link import ClientLimits, LinkClient, LinkServer, RungDemand, S
 from broadcaster.link.address import announced_addresses, split_address
 from broadcaster.link.backlog import BacklogLimits
 from broadcaster.link.server import aggregate
-from broadcaster.link.wire import Decoder, Demand, Hello, KeyframeRequest, Message, Ping, Pong, Refusal, encode
+from broadcaster.link.wire import VERSION, Decoder, Demand, Hello, KeyframeRequest, Message, Ping, Pong, Refusal, encode
 from broadcaster.stream import EncodedFrame, Rung, StreamDescription
 
 PATIENCE = 10.0
@@ -181,27 +181,25 @@ async def test_a_frame_is_encoded_once_for_all_workers(monkeypatch: pytest.Monke
 async def test_demand_adds_up_and_shrinks_when_a_worker_leaves() -> None:
     async with broadcasting() as server, working(*server.addresses) as one:
         await one.ready(PATIENCE)
-        one.demand({0: RungDemand(1, 1_900_000)})
-        await until(lambda: server.demands[0] == RungDemand(1, 1_900_000))
+        one.demand({0: RungDemand(1, {42: 1})})
+        await until(lambda: server.demands[0] == RungDemand(1, {42: 1}))
         async with working(*server.addresses) as two:
             await two.ready(PATIENCE)
-            two.demand({0: RungDemand(2, 5), 1: RungDemand(1, 300_000)})
-            await until(lambda: server.demands == {0: RungDemand(3), 1: RungDemand(1, 300_000)})
-        await until(lambda: server.demands == {0: RungDemand(1, 1_900_000), 1: RungDemand(0)})
+            two.demand({0: RungDemand(2, {42: 1, 7: 1}), 1: RungDemand(1)})
+            await until(lambda: server.demands == {0: RungDemand(3, {7: 1, 42: 2}), 1: RungDemand(1)})
+        await until(lambda: server.demands == {0: RungDemand(1, {42: 1}), 1: RungDemand(0)})
         one.demand({})
         await until(lambda: server.demands == {0: RungDemand(0), 1: RungDemand(0)})
         assert server.heard[-1] == server.demands
     assert len(server.heard) == 4
 
 
-def test_a_bitrate_is_wanted_by_a_rungs_only_viewer_alone() -> None:
-    alone = {0: RungDemand(1, 5)}
-    assert aggregate([alone], 1) == {0: RungDemand(1, 5)}
-    assert aggregate([alone, {0: RungDemand(0, 9)}], 1) == {0: RungDemand(1, 5)}
-    assert aggregate([{0: RungDemand(0, 9)}, alone], 2) == {0: RungDemand(1, 5), 1: RungDemand(0)}
-    assert aggregate([alone, alone], 1) == {0: RungDemand(2)}
-    assert aggregate([{0: RungDemand(2, 5)}], 1) == {0: RungDemand(2)}
-    assert aggregate([{3: RungDemand(1, 5)}], 1) == {0: RungDemand(0)}
+def test_audiences_add_up_over_workers() -> None:
+    alone = {0: RungDemand(1, {5: 1})}
+    assert aggregate([alone], 1) == {0: RungDemand(1, {5: 1})}
+    assert aggregate([alone, {0: RungDemand(0, {9: 4})}], 1) == {0: RungDemand(1, {5: 1})}
+    assert aggregate([alone, {0: RungDemand(3, {5: 1, 6: 1})}], 2) == {0: RungDemand(4, {5: 2, 6: 1}), 1: RungDemand(0)}
+    assert aggregate([{3: RungDemand(1, {5: 1})}], 1) == {0: RungDemand(0)}
 
 
 async def test_keyframe_requests_arrive_unless_the_rung_does_not_exist() -> None:
@@ -385,7 +383,7 @@ async def test_a_slow_worker_loses_whole_frames_and_nobody_else_notices() -> Non
         await fast.ready(PATIENCE)
         fast.demand({0: WATCHED})
         await until(lambda: server.demands[0].viewers == 1)
-        with slow_reader(server.addresses[0], Hello(1, "main"), Demand({0: WATCHED})) as slow:
+        with slow_reader(server.addresses[0], Hello(VERSION, "main"), Demand({0: WATCHED})) as slow:
             await until(lambda: server.demands[0].viewers == 2)
             server.keyframes.clear()
             sent = [server.send(0, keyframe=True, size=20_000)]
@@ -431,7 +429,7 @@ async def test_a_slow_worker_loses_whole_frames_and_nobody_else_notices() -> Non
 async def test_an_old_backlog_is_lost_whole() -> None:
     limits = ServerLimits(socket_buffer=4096, backlog=BacklogLimits(age=0.0))
     async with broadcasting(limits=limits) as server:
-        with slow_reader(server.addresses[0], Hello(1, "main"), Demand({0: WATCHED})):
+        with slow_reader(server.addresses[0], Hello(VERSION, "main"), Demand({0: WATCHED})):
             await until(lambda: server.demands[0].viewers == 1)
             server.send(0, keyframe=True, size=1_000_000)
             for _ in range(10):
@@ -469,7 +467,7 @@ async def test_a_half_open_worker_is_dropped_and_one_that_answers_is_kept() -> N
         working(*server.addresses) as worker,
         stranger(server.addresses[0]) as dead,
     ):
-        dead.send(Hello(1, "main"))
+        dead.send(Hello(VERSION, "main"))
         assert await dead.next() == DESCRIPTION
         pings = 0
         while await dead.next() is not None:
@@ -518,7 +516,7 @@ async def test_connections_are_limited() -> None:
         await worker.ready(PATIENCE)
         async with stranger(server.addresses[0]) as third:
             assert await third.next() is None
-        idle.send(Hello(1, "main"))
+        idle.send(Hello(VERSION, "main"))
         answer = await idle.next()
         assert isinstance(answer, Refusal)
         assert "serves 1 workers already" in answer.reason
@@ -528,10 +526,10 @@ async def test_connections_are_limited() -> None:
 
 async def test_another_version_is_refused_with_a_reason() -> None:
     async with broadcasting() as server, stranger(server.addresses[0]) as worker:
-        worker.send(Hello(2, "main"))
+        worker.send(Hello(9, "main"))
         answer = await worker.next()
         assert isinstance(answer, Refusal)
-        assert "version 1 of the frame link, not 2" in answer.reason
+        assert "version 2 of the frame link, not 9" in answer.reason
         assert await worker.next() is None
 
 
@@ -541,9 +539,9 @@ async def test_another_version_is_refused_with_a_reason() -> None:
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\xff" * 64,
         encode(KeyframeRequest(0)),
-        encode(Hello(1, "main")) * 2,
-        encode(Hello(1, "main")) + encode(EncodedFrame(0, 0, 0, True, 0, False, b"x")),
-        encode(Hello(1, "main")) + encode(DESCRIPTION),
+        encode(Hello(VERSION, "main")) * 2,
+        encode(Hello(VERSION, "main")) + encode(EncodedFrame(0, 0, 0, True, 0, False, b"x")),
+        encode(Hello(VERSION, "main")) + encode(DESCRIPTION),
     ],
     ids=["http", "ones", "no-hello", "two-hellos", "frame", "description"],
 )
@@ -581,7 +579,7 @@ async def test_a_broadcaster_that_breaks_the_protocol_is_left(data: bytes) -> No
         nonlocal hellos
         writer.write(data)
         with_hello = await reader.read(1000)
-        hellos += with_hello == encode(Hello(1, "main"))
+        hellos += with_hello == encode(Hello(VERSION, "main"))
         writer.close()
 
     server = await asyncio.start_server(bad, "127.0.0.1", 0)

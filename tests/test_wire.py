@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broadcaster.adaptation.audience import BINS
 from broadcaster.errors import LinkError, LinkLimitError, LinkProtocolError
 from broadcaster.link.wire import (
     WIRE_LIMITS,
@@ -31,7 +32,7 @@ FRAME = EncodedFrame(rung=1, index=7, timestamp=0xFFFFFFFF, keyframe=True, layer
 DESCRIPTION = StreamDescription("main", 3, (Rung("720p", 1280, 720, 30.0, 2_500_000, 2),))
 
 GOLDEN: list[tuple[Message, str]] = [
-    (Hello(1, "main"), "00000016 94 01 ad6265616d636173742d6c696e6b 01 a46d61696e"),
+    (Hello(2, "main"), "00000016 94 01 ad6265616d636173742d6c696e6b 02 a46d61696e"),
     (
         DESCRIPTION,
         "00000024 94 02 a46d61696e 03 91 96 a437323070 cd0500 cd02d0 cb403e000000000000 ce002625a0 02",
@@ -40,8 +41,8 @@ GOLDEN: list[tuple[Message, str]] = [
     (FRAME, "00000011 98 04 01 07 ceffffffff c3 02 c2 c403767038"),
     (KeyframeRequest(2), "00000003 92 05 02"),
     (
-        Demand({1: RungDemand(1, 500_000), 0: RungDemand(3)}),
-        "0000000f 92 06 92 93 00 03 c0 93 01 01 ce0007a120",
+        Demand({1: RungDemand(1, {26: 1}), 0: RungDemand(3)}),
+        "0000000e 92 06 92 93 00 03 90 93 01 01 91 92 1a 01",
     ),
     (Ping(5), "00000003 92 07 05"),
     (Pong(300), "00000005 92 08 cd012c"),
@@ -58,6 +59,7 @@ rungs = st.builds(
     bitrate=st.integers(1, 2**63 - 1),
     layers=st.integers(1, 3),
 )
+audiences = st.dictionaries(st.integers(0, BINS - 1), st.integers(1, 1_000_000), max_size=BINS)
 rung_indexes = st.integers(0, WIRE_LIMITS.rungs - 1)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, naturals, names),
@@ -76,9 +78,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(KeyframeRequest, rung_indexes),
     st.builds(
         Demand,
-        st.dictionaries(
-            rung_indexes, st.builds(RungDemand, naturals, st.none() | st.integers(1, 2**63 - 1)), max_size=16
-        ),
+        st.dictionaries(rung_indexes, st.builds(RungDemand, naturals, audiences), max_size=16),
     ),
     st.builds(Ping, naturals),
     st.builds(Pong, naturals),

@@ -11,6 +11,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from broadcaster.adaptation.audience import bin_of
+from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import OfferParams, OfferResult, PatchParams, PatchResult
@@ -20,7 +22,7 @@ from broadcaster.monitor import KEYS, QualityMonitor
 from broadcaster.stream import Rung, StreamDescription
 from workers.streams import Feed, FeedSettings
 from workers.transport import Endpoint
-from workers.viewer import Viewer
+from workers.viewer import Viewer, starting_level
 from workers.worker import Worker, WorkerSettings
 
 OFFER = (Path(__file__).parent / "data" / "chromium156_offer.sdp").read_text()
@@ -233,42 +235,47 @@ async def test_candidates_after_an_ice_restart_are_no_restart(worker: Worker, bu
     assert trickled.fragment is None and trickled.etag == restarted.etag
 
 
-async def test_what_a_rungs_only_viewer_wants_reaches_the_broadcaster_and_ends_with_it(
-    bus: MemoryBus, link: LinkServer
-) -> None:
+async def test_what_the_viewers_paths_carry_reaches_the_broadcaster(bus: MemoryBus, link: LinkServer) -> None:
     async def locate(stream: str) -> list[str]:
         return bus.links
 
     feed = Feed("main", locate, cast(Any, None), on_description=lambda description: None)
     feed.start()
     await feed.description(PATIENCE)
-    feed._demand_changed({0: 1})
-    feed.want_bitrate(0, 500_000)
-    await until(lambda: link.demands[0] == RungDemand(1, 500_000))
-    feed._demand_changed({})
-    feed._demand_changed({0: 1})
-    await until(lambda: link.demands[0] == RungDemand(1, None))
     feed._demand_changed({0: 2})
-    feed.want_bitrate(0, 300_000)
-    feed._demand_changed({0: 1})
-    await until(lambda: link.demands[0] == RungDemand(1, None))
-    await feed.close()
-
-
-async def test_a_viewer_that_estimates_nothing_does_not_cost_the_worker_its_link(
-    bus: MemoryBus, link: LinkServer
-) -> None:
-    async def locate(stream: str) -> list[str]:
-        return bus.links
-
-    feed = Feed("main", locate, cast(Any, None), on_description=lambda description: None)
-    feed.start()
-    await feed.description(PATIENCE)
-    feed._demand_changed({0: 1})
-    feed.want_bitrate(0, 0)  # REMB can say zero
-    await until(lambda: link.demands[0] == RungDemand(1, 1))
+    feed.tell_audience({0: [500_000, 0], 7: [1e6]})
+    await until(lambda: link.demands[0] == RungDemand(2, {0: 1, bin_of(500_000): 1}))
+    assert sum(feed.audience.values()) == 3
+    feed._demand_changed({})
+    feed.tell_audience({})
+    await until(lambda: link.demands[0] == RungDemand(0))
     assert link.statistics().errors == 0
     await feed.close()
+
+
+async def test_a_newcomer_starts_where_most_of_the_audience_is(worker: Worker, bus: MemoryBus) -> None:
+    first = worker.viewers[(await bus.offer()).secret]
+    (feed,) = worker._feeds.running()
+    before = first.adapter.level
+    feed.tell_audience({0: [90_000.0] * 3 + [9e6]})
+    second = worker.viewers[(await bus.offer()).secret]
+    assert before is not None
+    assert second.adapter.level is not None
+    assert second.adapter.level.bitrate <= before.bitrate
+    assert second.adapter.level == starting_level(first.adapter._levels, 90_000)
+
+
+async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Worker, bus: MemoryBus) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    assert viewer.carried is None
+    viewer._path = PathState(estimate=700_000.0, capacity=4e6)
+    for now in range(20):
+        viewer.adapter.update(float(now), Sample(), PathState())
+    assert viewer.adapter.level is not None
+    viewer.adapter.level = viewer.adapter._levels[0]
+    assert viewer.carried == (viewer.adapter.level.rung, 700_000.0)
+    viewer.adapter.level = viewer.adapter._levels[-1]
+    assert viewer.carried == (0, 0.85 * 4e6)
 
 
 async def test_a_viewer_that_is_late_to_connect_gives_way_where_all_places_are_taken(
@@ -303,27 +310,3 @@ async def test_the_library_reads_a_viewer_like_any_connection(worker: Worker, bu
     viewer.close("deleted")
     with pytest.raises(ConnectionClosedError):
         await QualityMonitor(viewer).get_connection_stats()
-
-
-@pytest.mark.parametrize(
-    ("sent", "estimate", "wanted"),
-    [
-        (700_000, 400_000, 340_000),  # the path carries less than is sent
-        (300_000, 480_000, 1_120_000),  # an easy picture: REMB never rises far above what arrives
-        (700_000, 700_000, None),  # neither narrow nor roomy: as it is
-        (700_000, None, None),
-    ],
-)
-async def test_an_encoder_follows_its_only_viewer_where_the_path_is_narrow(
-    worker: Worker,
-    bus: MemoryBus,
-    monkeypatch: pytest.MonkeyPatch,
-    sent: int,
-    estimate: int | None,
-    wanted: int | None,
-) -> None:
-    viewer = worker.viewers[(await bus.offer()).secret]
-    asked: list[int] = []
-    monkeypatch.setattr(viewer._feed, "want_bitrate", lambda rung, bitrate: asked.append(bitrate))
-    viewer._follow_with_encoder(Sample(sent_bitrate=sent, estimate=estimate))
-    assert asked == ([] if wanted is None else [wanted])

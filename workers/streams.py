@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from broadcaster.adaptation.audience import Histogram, histogram, merged
 from broadcaster.errors import LinkError, StreamNotLiveError
 from broadcaster.link import LinkClient, RungDemand
 from broadcaster.stream import EncodedFrame, StreamDescription
@@ -50,7 +51,7 @@ class Feed:
         )
         self.forwarder = Forwarder(fanout, self.link.request_keyframe, self._demand_changed)
         self._epoch = 0
-        self._wanted_bitrate: dict[int, int] = {}
+        self._audiences: dict[int, dict[int, int]] = {}
         self._viewers: Mapping[int, int] = {}
 
     def start(self) -> None:
@@ -66,35 +67,32 @@ class Feed:
         except LinkError:
             raise StreamNotLiveError(f"The stream {self.stream!r} has no live source; try again in a moment.") from None
 
-    def want_bitrate(self, rung: int, bitrate: int) -> None:
-        """What a viewer of `rung` could use; the broadcaster follows when no other viewer is on it."""
-        if self._viewers.get(rung) != 1:
-            return
-        bitrate = max(1, bitrate)  # a viewer may estimate nothing at all, and the link knows no such demand
-        before = self._wanted_bitrate.get(rung)
-        if before is not None and abs(bitrate - before) < 0.15 * before:
-            return
-        self._wanted_bitrate[rung] = bitrate
+    @property
+    def audience(self) -> Histogram:
+        """What the paths of the viewers here carry."""
+        return merged(self._audiences.values())
+
+    def tell_audience(self, estimates: Mapping[int, list[float]]) -> None:
+        """What the paths of the viewers of each rung carry, in bit/s: the broadcaster's ladder follows."""
+        self._audiences = {rung: histogram(found) for rung, found in estimates.items()}
         self._say()
 
     def _say(self) -> None:
         self.link.demand(
             {
-                rung: RungDemand(viewers=count, bitrate=self._wanted_bitrate.get(rung))
+                rung: RungDemand(viewers=count, audience=self._audiences.get(rung, {}))
                 for rung, count in self._viewers.items()
             }
         )
 
     def _demand_changed(self, viewers: Mapping[int, int]) -> None:
         self._viewers = viewers
-        # What one viewer wanted says nothing about those who come after it.
-        self._wanted_bitrate = {rung: wanted for rung, wanted in self._wanted_bitrate.items() if viewers.get(rung) == 1}
         self._say()
 
     def _described(self, description: StreamDescription) -> None:
         if description.epoch != self._epoch:
             self._epoch = description.epoch
-            self._wanted_bitrate.clear()
+            self._audiences.clear()
         self.forwarder.describe(description)
         self._on_description(description)
 

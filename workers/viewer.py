@@ -7,14 +7,14 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from aiortc.stats import RTCOutboundRtpStreamStats, RTCRemoteInboundRtpStreamStats, RTCStatsReport
 from pyee.asyncio import AsyncIOEventEmitter
 
-from broadcaster.adaptation import policy
 from broadcaster.adaptation.adapter import DEFAULT_SETTINGS, AdaptationSettings, ViewerAdapter
+from broadcaster.adaptation.audience import quantile
 from broadcaster.adaptation.decision import Decision, State
 from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.path import PathState
@@ -36,10 +36,11 @@ from workers.transport import Candidate, Endpoint, Path, SrtpKeys
 class ViewerSettings:
     start_bitrate: int = 1_000_000
     """A viewer starts on the best rung of at most so many bits per second."""
-    encoder_margin: float = 0.85
-    """The share of a low estimate that the only viewer of a rung asks of its encoder."""
-    encoder_step: float = 1.4
-    """How many times its bitrate an encoder that was lowered for its only viewer is raised at once."""
+    start_share: float = 0.25
+    """Where the paths of other viewers of the stream are known, it starts on the best rung that all but this share of
+    them could take."""
+    burst_trust: float = 0.85
+    """The share of the rate at which bursts come through that a viewer on the best level is believed to carry."""
     adaptation: AdaptationSettings = DEFAULT_SETTINGS
 
 
@@ -93,7 +94,8 @@ class Viewer(AsyncIOEventEmitter):
         self._bitrate: int | None = None
         self._loss: float | None = None
         self._counted = (0, 0)
-        start = starting_level(description.levels(), settings.start_bitrate)
+        known = quantile(feed.audience, settings.start_share)
+        start = starting_level(description.levels(), int(known or settings.start_bitrate))
         probes = offer.rtx_payload_type is not None
         self.adapter = ViewerAdapter(description.levels(), start, settings.adaptation, probes=probes)
         self._remb = RembEstimator()
@@ -237,7 +239,6 @@ class Viewer(AsyncIOEventEmitter):
             return
         sample = self._measure(outlet, now)
         self._adapt(outlet, now, sample)
-        self._follow_with_encoder(replace(sample, estimate=self._path.estimate))
         self._publish_stats(outlet)
 
     def _adapt(self, outlet: Outlet, now: float, sample: Sample) -> None:
@@ -297,18 +298,19 @@ class Viewer(AsyncIOEventEmitter):
         )
         self._bus.publish("adaptation", event, stream=self.stream, viewer=self.id)
 
-    def _follow_with_encoder(self, sample: Sample) -> None:
-        """Ask for the bitrate that this viewer's path carries; heard only where it is its rung's only viewer.
+    @property
+    def carried(self) -> tuple[int, float] | None:
+        """The rung that this viewer has settled on and what its path carries, in bit/s; None while that is not known.
 
-        An estimate that is above what is sent, though below what could be, says only that the picture is easy.
+        On the best level nothing more is probed, so how fast bursts come through has to tell.
         """
-        level, settings = self.adapter.level, self._settings
-        if sample.estimate is None or level is None:
-            return
-        if policy.estimate_is_low(sample, level.bitrate):
-            self._feed.want_bitrate(level.rung, int(settings.encoder_margin * sample.estimate))
-        elif policy.estimate_has_room(sample, level.bitrate):
-            self._feed.want_bitrate(level.rung, int(settings.encoder_step * level.bitrate))
+        level, path = self.adapter.level, self._path
+        if level is None or path.estimate is None or not self.adapter.settled:
+            return None
+        carried = path.estimate
+        if path.capacity is not None and self.adapter.on_top:
+            carried = max(carried, self._settings.burst_trust * path.capacity)
+        return level.rung, carried
 
     # --- what others see -----------------------------------------------------------------------------------------
 

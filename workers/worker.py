@@ -52,6 +52,8 @@ class WorkerSettings:
     """Seconds between two looks at every viewer: sender reports, adaptation, stats."""
     refresh: int = 15
     """Ticks between two renewals of the sessions' records."""
+    audience: int = 2
+    """Ticks between two words to the broadcasters on what their viewers' paths carry."""
     drain: float = 10.0
     """Seconds over which a draining worker sends its viewers away."""
     late: float = 5.0
@@ -242,10 +244,20 @@ class Worker:
             feed.forwarder.tick(now)
         for viewer in list(self.viewers.values()):
             _alone(viewer, viewer.tick, now)
+        if self._ticks % self.settings.audience == 0:
+            self._tell_audiences()
         self._endpoint.calm = not any(viewer.playing for viewer in self.viewers.values())
         self._ticks += 1
         if self.viewers and self._ticks % self.settings.refresh == 0:
             self._later(self._bus.refresh_sessions(list(self.viewers)))
+
+    def _tell_audiences(self) -> None:
+        found: dict[str, dict[int, list[float]]] = {}
+        for viewer in self.viewers.values():
+            if (carried := viewer.carried) is not None:
+                found.setdefault(viewer.stream, {}).setdefault(carried[0], []).append(carried[1])
+        for feed in self._feeds.running():
+            feed.tell_audience(found.get(feed.stream, {}))
 
     def _later(self, body: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(body)

@@ -26,6 +26,7 @@ class AdaptationSettings:
     `least_share` of the estimate is used all the same. `tolerable` is the queue that congestion alone may build
     before it counts, where nearly everything arrives (`arriving` of what is sent).
     `settle`: after a change its effect is awaited for this long, and as long as the queue is.
+    `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
     downgrade `cooldown`. Where nothing can be probed, a quiet link for `quiet` is the trial.
@@ -51,6 +52,7 @@ class AdaptationSettings:
     tolerable: float = 0.12
     arriving: float = 0.9
     settle: float = 1.0
+    lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.05
     rest: float = 1.0
@@ -116,6 +118,7 @@ class ViewerAdapter:
         self._shed_at = _NEVER
         self._queue = 0.0
         self._changed_at = self._settled_from = _NEVER
+        self._began: float | None = None
         self._width = math.inf
         self._trial_from: tuple[Level | None, float] | None = None
         self._pause = settings.pause
@@ -130,6 +133,17 @@ class ViewerAdapter:
         """Frames per second at most."""
         shed: float = self._top_fps / 2.0**self._shed
         return min(self._loss_cap, shed)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the level has lasted, so that the estimate is more than what happened to be sent."""
+        began = self._now if self._began is None else self._began
+        return self._now - max(began, self._changed_at) >= self._settings.lasting
+
+    @property
+    def on_top(self) -> bool:
+        """Whether there is nothing better."""
+        return self.level == self._levels[-1]
 
     @property
     def probe(self) -> float:
@@ -161,6 +175,7 @@ class ViewerAdapter:
         """
         now = now if math.isfinite(now) and now >= self._now else max(self._now, 0.0)
         self._now = now
+        self._began = now if self._began is None else self._began
         seen = self._see(now, sample, path)
         decision = self._decide(seen, path)
         if decision is not None and self._prober.active:
@@ -202,33 +217,37 @@ class ViewerAdapter:
 
     def _give_way(self, level: Level, seen: Sample, path: PathState) -> Decision | None:
         """The queue grows, or too much is lost: go to what fits, if this does not."""
-        settings, now = self._settings, self._now
+        settings = self._settings
         if not path.congested:
             self._stuck.reset()
             return None
         if self._prober.active:
-            self._prober.fail(now, path)
+            self._prober.fail(self._now, path)
             self._await_effect()
             return None
-        stuck = self._stuck.seconds(now, True)
-        queue, ease = path.queue_delay or 0.0, self._ease(level, seen)
+        stuck = self._stuck.seconds(self._now, True)
         estimate = path.estimate if path.estimate is not None else path.throughput
-        if estimate is None or now < self._settled_from:
+        if estimate is None or self._now < self._settled_from or self._bears(level, seen, path):
             return None
-        arrives = path.throughput is not None and path.throughput >= settings.arriving * ease * self._need(level)
-        if arrives and queue < settings.tolerable and not (path.excess_loss or 0.0) > settings.thresholds.loss_high:
-            return None
-        share = max(settings.least_share, 1.0 - queue / settings.drain)
-        fitting = self._best(share * estimate / ease)
+        queue, ease = path.queue_delay or 0.0, self._ease(level, seen)
+        fitting = self._best(max(settings.least_share, 1.0 - queue / settings.drain) * estimate / ease)
         if fitting is not None and fitting.bitrate >= level.bitrate:
             fitting = self._below(level) if stuck >= settings.settle else level
         fitting = fitting or self._allowed()[0]
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
-        if stuck < settings.pause_after:
-            return None
-        again = self._now - self._changed_at < settings.trial
-        self._pause = min(2.0 * self._pause, settings.longest_pause) if again else settings.pause
+        return self._stop_sending(seen) if stuck >= settings.pause_after else None
+
+    def _bears(self, level: Level, seen: Sample, path: PathState) -> bool:
+        """Whether nearly all arrives and the queue is one that can be borne."""
+        needed = self._settings.arriving * self._ease(level, seen) * self._need(level)
+        arrives = path.throughput is not None and path.throughput >= needed
+        lossy = (path.excess_loss or 0.0) > self._settings.thresholds.loss_high
+        return arrives and not lossy and (path.queue_delay or 0.0) < self._settings.tolerable
+
+    def _stop_sending(self, seen: Sample) -> Decision:
+        again = self._now - self._changed_at < self._settings.trial
+        self._pause = min(2.0 * self._pause, self._settings.longest_pause) if again else self._settings.pause
         return self._lower("pause", None, seen)
 
     def _shorten(self, level: Level, seen: Sample, path: PathState, rtt_high: float) -> Decision | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from broadcaster.adaptation.audience import merged
 from broadcaster.errors import LinkError, LinkLimitError, LinkProtocolError
 from broadcaster.link.address import announced_addresses, join_address
 from broadcaster.link.backlog import Backlog, BacklogLimits
@@ -75,15 +76,14 @@ class LinkStatistics:
 def aggregate(demands: Iterable[Mapping[int, RungDemand]], rungs: int) -> dict[int, RungDemand]:
     """The demand of all workers for each of `rungs` rungs.
 
-    Viewers add up. A bitrate is wanted only where one viewer is all the audience that the rung has: with two, the one
-    on the worse path would decide for the other.
+    Viewers and audiences add up.
     """
     total: dict[int, RungDemand] = {}
     every = list(demands)
     for rung in range(rungs):
         heard = [demand[rung] for demand in every if rung in demand and demand[rung].viewers]
         viewers = sum(demand.viewers for demand in heard)
-        total[rung] = RungDemand(viewers, heard[0].bitrate if viewers == 1 else None)
+        total[rung] = RungDemand(viewers, merged(demand.audience for demand in heard))
     return total
 
 

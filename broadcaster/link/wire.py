@@ -13,17 +13,18 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
 import msgpack
 
+from broadcaster.adaptation.audience import BINS
 from broadcaster.errors import ConfigurationError, LinkLimitError, LinkProtocolError
 from broadcaster.stream import LAYER_SHARES, EncodedFrame, Rung, StreamDescription, stream_name
 
 MAGIC = "beamcast-link"
-VERSION = 1
+VERSION = 2
 
 _LENGTH = struct.Struct("!I")
 _PACK = msgpack.Packer(autoreset=True).pack
@@ -63,10 +64,11 @@ WIRE_LIMITS = WireLimits()
 
 @dataclass(frozen=True, slots=True)
 class RungDemand:
-    """How many viewers watch a rung, and the bit/s that its only viewer could take (None: keep the rung's own)."""
+    """How many viewers watch a rung, and the histogram of what their paths carry (broadcaster.adaptation.audience), as
+    far as it is known."""
 
     viewers: int
-    bitrate: int | None = None
+    audience: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,10 @@ def _fields(message: Message) -> tuple[Any, ...]:
             table = [(r.name, r.width, r.height, float(r.fps), r.bitrate, r.layers) for r in rungs]
             fields = (MessageType.DESCRIPTION, name, epoch, table)
         case Demand(rungs):
-            fields = (MessageType.DEMAND, [(rung, d.viewers, d.bitrate) for rung, d in sorted(rungs.items())])
+            fields = (
+                MessageType.DEMAND,
+                [(rung, d.viewers, sorted(d.audience.items())) for rung, d in sorted(rungs.items())],
+            )
         case Hello(version, stream):
             fields = (MessageType.HELLO, MAGIC, version, stream)
         case Refusal(reason):
@@ -264,10 +269,17 @@ def _rung(row: Any) -> Rung:
 
 def _demand(row: Any, limits: WireLimits) -> tuple[int, RungDemand]:
     match row:
-        case [rung, viewers, bitrate]:
-            wanted = None if bitrate is None else _integer(bitrate, "bitrate", low=1)
-            return _integer(rung, "rung", limits.rungs - 1), RungDemand(_integer(viewers, "viewers"), wanted)
+        case [rung, viewers, audience]:
+            counts = dict(_count(pair) for pair in _rows(audience, "audience", BINS))
+            return _integer(rung, "rung", limits.rungs - 1), RungDemand(_integer(viewers, "viewers"), counts)
     raise LinkProtocolError("an entry of a demand does not have its three fields")
+
+
+def _count(pair: Any) -> tuple[int, int]:
+    match pair:
+        case [number, count]:
+            return _integer(number, "bin", BINS - 1), _integer(count, "count", 1_000_000, low=1)
+    raise LinkProtocolError("an entry of an audience does not have its two fields")
 
 
 def _rows(value: Any, what: str, most: int) -> list[Any]:

@@ -254,12 +254,7 @@ class PythonFanout:
                 else:
                     sent = []
         if sent is None:
-            left = self._transmit_singly(outlet, layout.stride, batch.end)
-            for place in range(count):
-                if left[place]:
-                    start = place * layout.stride
-                    size = min(layout.stride, batch.end - start)
-                    outlet.left(now, transport + place & 0xFFFF, 1, size)
+            left = self._transmit_singly(outlet, layout.stride, batch.end, now, transport)
             sent = [octets for octets, one in zip(batch.octets, left, strict=True) if one]
         state.packets += len(sent)
         state.octets += sum(sent)
@@ -303,9 +298,8 @@ class PythonFanout:
             lengths[0] = size = outlet.rtx_prefix + len(chunk)
             if protect(srtp.context, self._memory, lengths):
                 outlet.state.drops += 1
-            elif self._transmit_singly(outlet, size + srtp.tag_size, size + srtp.tag_size)[0]:
+            elif self._transmit_singly(outlet, size + srtp.tag_size, size + srtp.tag_size, now, transport)[0]:
                 sent.append(OSN_SIZE + DESCRIPTOR_SIZE + len(chunk))
-                outlet.left(now, transport, 1, size + srtp.tag_size)
             else:
                 outlet.state.drops += 1
         return sent
@@ -314,18 +308,17 @@ class PythonFanout:
         layout = self._layouts[shape] = _Layout(self._memory, *shape)
         return layout
 
-    def _transmit_singly(self, outlet: Outlet, stride: int, end: int) -> list[bool]:
-        """Of each packet, whether it left."""
+    def _transmit_singly(self, outlet: Outlet, stride: int, end: int, now: float, transport: int) -> list[bool]:
+        """Of each packet, whether it left; `transport` is the transport-wide number of the first."""
         path, view = outlet.path, self._view
         left = []
-        for start in range(0, end, stride):
+        for place, start in enumerate(range(0, end, stride)):
             packet = view[start : min(start + stride, end)]
-            if path.is_tcp:
-                left.append(path.send(bytes(packet)))
-                continue
             try:
-                path.socket.sendto(packet, path.address)
-                left.append(True)
+                went = path.send(bytes(packet)) if path.is_tcp else path.socket.sendto(packet, path.address) > 0
             except OSError:
-                left.append(False)
+                went = False
+            left.append(went)
+            if went:
+                outlet.left(now, transport + place & 0xFFFF, 1, len(packet))
         return left

@@ -47,8 +47,8 @@ class ForwarderSettings:
     `opening_octets` octets: a rung gives a keyframe each half second at most, so that later than this a new one comes
     as soon, and costs the newcomer less.
 
-    A probe makes up for at most `probe_burst` seconds in which too little was sent, by `probe_least` octets at least and
-    `probe_most` octets at most at a time.
+    A probe makes up for at most `probe_burst` seconds in which too little was sent, at a time by `probe_least` octets
+    at least and `probe_most` octets at most.
     """
 
     report_interval: float = 1.0

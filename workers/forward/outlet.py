@@ -109,9 +109,9 @@ class Outlet:
 
     What a fan-out advances stands in `state`, a bc_outlet (kernel.h), and only there.
 
-    Counters: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets), `rtx_octets`, `probe_packets`, `probe_octets`, `nacks` (packets
-    asked for), `plis` (PLI and FIR), `drops` (packets that did not leave), `rtcp_failures` (unreadable or forged),
-    `rtcp_dropped` (over the rate).
+    Counters: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets), `rtx_octets`, `probe_packets`,
+    `probe_octets`, `nacks` (packets asked for), `plis` (PLI and FIR), `drops` (packets that did not leave),
+    `rtcp_failures` (unreadable or forged), `rtcp_dropped` (over the rate).
     """
 
     __slots__ = (
@@ -178,8 +178,7 @@ class Outlet:
         self.extensions = ExtensionBlock(parameters.extensions, parameters.mid, settings.playout_delay)
         flags = 0x9000 if self.extensions.present else 0x8000
         self.header_word = flags | parameters.payload_type
-        self.rtx_word = flags | (parameters.rtx_payload_type or 0)
-        self.source = parameters.ssrc.to_bytes(4, "big")
+        self.rtx_word, self.source = flags | (parameters.rtx_payload_type or 0), parameters.ssrc.to_bytes(4, "big")
         header = HEADER_SIZE + self.extensions.size
         self.shape = header + DESCRIPTOR_SIZE, self.srtp.tag_size
         self.rtx_prefix = header + OSN_SIZE + DESCRIPTOR_SIZE
@@ -210,10 +209,8 @@ class Outlet:
         self._path = path
         self._aim()
 
-        self.probe_octets = self.probe_packets = 0
-        self.retransmissions = self.rtx_octets = 0
-        self.nacks = self.plis = 0
-        self.rtcp_failures = self.rtcp_dropped = 0
+        self.retransmissions = self.rtx_octets = self.probe_octets = self.probe_packets = 0
+        self.nacks = self.plis = self.rtcp_failures = self.rtcp_dropped = 0
         self._highest = state.sequence - 1
         self._lost = 0
         self._reported = (0, 0)
