@@ -1,0 +1,263 @@
+"""One run: a source, a link, viewers, and somebody who decides for each. Deterministic: events in the order of time."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import count
+
+from benchmarks.adaptation.control import Control, MakeControl
+from benchmarks.adaptation.link import Link
+from benchmarks.adaptation.player import Frame, Player, Remb
+from benchmarks.adaptation.source import FPS, LEVELS, START, Source
+from benchmarks.adaptation.traces import Trace
+from broadcaster.adaptation.levels import Level
+from broadcaster.selection import FrameSelector
+
+CHUNK, OVERHEAD = 1132, 60
+AT_ONCE, SLICE, SLICE_EVERY = 16, 8, 0.005
+"""As workers.forward sends: bigger frames leave in slices."""
+
+PADDING = 1200
+BURST = 0.1
+"""Seconds of a probe's rate that may be made up for at once."""
+
+LOOK = 0.02
+FEEDBACK = 3
+"""Looks of the player between two transport-wide feedbacks; Chromium sends one every 50 to 100 ms."""
+
+SAMPLE = 0.1
+
+
+@dataclass(slots=True)
+class Sample:
+    """Every 0.1 s: the time, the level that is sent, the queue, and what the controller aims at."""
+
+    at: float
+    level: Level | None
+    waiting: float
+    estimate: float | None
+    probe: float
+
+
+@dataclass(slots=True)
+class Viewer:
+    """One viewer's sender and player."""
+
+    control: Control
+    selector: FrameSelector
+    player: Player
+    remb: Remb = field(default_factory=Remb)
+    sequence: int = 0
+    media: int = 0
+    kept: dict[int, int] = field(default_factory=dict)
+    resent: dict[int, tuple[int, float]] = field(default_factory=dict)
+    flying: deque[tuple[int, float | None]] = field(default_factory=deque)
+    arriving: list[tuple[float, int, int, float, int]] = field(default_factory=list)
+    owed: float = 0.0
+    owed_at: float = 0.0
+    left: int = 0
+    counted: int = 0
+    looks: int = 0
+    lost_until: tuple[int, int] = (0, 0)
+    expected: int = 0
+    got: int = 0
+    reported_at: float = 0.0
+    samples: list[Sample] = field(default_factory=list)
+    padding: int = 0
+    paused: bool = False
+
+
+class Session:
+    """Runs a trace with a controller for each viewer."""
+
+    def __init__(self, trace: Trace, make: MakeControl, seed: int = 1) -> None:
+        self.trace = trace
+        self.link = Link(trace.link, seed)
+        self._source = Source(seed + 100)
+        chance = random.Random(seed + 200)
+        self._events: list[tuple[float, int, str, int, object]] = []
+        self._order = count()
+        self.viewers = []
+        for number in range(trace.viewers):
+            rtt = 2 * trace.link.delay
+            self.viewers.append(Viewer(make(LEVELS, START), FrameSelector(LEVELS, START), Player(rtt)))
+            self._at(0.3 + LOOK * chance.random(), "look", number)
+            self._source.ask(START.rung)
+        self._at(0.0, "picture", 0)
+        self._at(0.0, "sample", 0)
+
+    def run(self) -> None:
+        end = self.trace.seconds
+        while self._events:
+            now, _, kind, number, what = heapq.heappop(self._events)
+            if now > end:
+                break
+            if kind == "look":
+                self._look(now, number)
+            elif kind == "picture":
+                self._picture(now)
+            elif kind == "slice":
+                self._slice(now, self.viewers[number], *what)  # type: ignore[misc]
+            elif kind == "feedback":
+                self._feedback(now, number, what)
+            elif kind == "nack":
+                self._resend(now, self.viewers[number], what)
+            elif kind == "pli":
+                selector = self.viewers[number].selector
+                if selector.current is not None:
+                    self._source.ask(selector.current.rung)
+            elif kind == "sample":
+                self._sample(now)
+        for viewer in self.viewers:
+            viewer.player.finish(end)
+
+    def _at(self, time: float, kind: str, number: int, what: object = None) -> None:
+        heapq.heappush(self._events, (time, next(self._order), kind, number, what))
+
+    # --- the sender ------------------------------------------------------------------------------------------------
+
+    def _picture(self, now: float) -> None:
+        frames = self._source.picture(now)
+        turns = list(enumerate(self.viewers))
+        for number, viewer in turns:
+            for frame, size in frames:
+                selector = viewer.selector
+                if frame.rung not in (selector.waiting_for, selector.current.rung if selector.current else None):
+                    continue
+                if selector.accepts(frame):
+                    level = selector.current
+                    assert level is not None
+                    self._begin(now, number, viewer, Frame(frame.rung, frame.layer, frame.keyframe, level, now, set()), size)
+            self._pad(now, viewer)
+        self._at(now + 1 / FPS, "picture", 0)
+
+    def _begin(self, now: float, number: int, viewer: Viewer, frame: Frame, size: int) -> None:
+        packets = -(-size // CHUNK)
+        first = viewer.media
+        viewer.media += packets
+        frame.missing = set(range(first, viewer.media))
+        viewer.player.expect(frame)
+        sizes = [min(CHUNK, size - CHUNK * place) + OVERHEAD for place in range(packets)]
+        if packets <= AT_ONCE:
+            self._slice(now, viewer, first, sizes)
+            return
+        step = max(SLICE, -(-packets * 5 // 33))
+        for turn, start in enumerate(range(0, packets, step)):
+            self._at(now + turn * SLICE_EVERY, "slice", number, (first + start, sizes[start : start + step]))
+
+    def _slice(self, now: float, viewer: Viewer, first: int, sizes: list[int]) -> None:
+        for place, octets in enumerate(sizes):
+            viewer.kept[first + place] = octets
+            self._launch(now, viewer, first + place, octets)
+        viewer.expected += len(sizes)
+        viewer.control.sent(now, viewer.sequence - len(sizes) & 0xFFFF, len(sizes), sum(sizes))
+
+    def _launch(self, now: float, viewer: Viewer, media: int, octets: int) -> None:
+        """One packet; `media` is its number, -1 for padding."""
+        arrival = self.link.send(now, octets)
+        viewer.flying.append((viewer.sequence, arrival))
+        viewer.sequence += 1
+        viewer.left += octets
+        if arrival is not None:
+            heapq.heappush(viewer.arriving, (arrival, viewer.sequence, media, now, octets))
+
+    def _resend(self, now: float, viewer: Viewer, numbers: object) -> None:
+        assert isinstance(numbers, list)
+        for number in numbers:
+            octets = viewer.kept.get(number)
+            if octets is not None:
+                self._launch(now, viewer, number, octets)
+                viewer.control.sent(now, viewer.sequence - 1 & 0xFFFF, 1, octets)
+
+    def _pad(self, now: float, viewer: Viewer) -> None:
+        rate = viewer.control.probe
+        if not rate:
+            viewer.owed, viewer.owed_at, viewer.counted = 0.0, now, viewer.left
+            return
+        longest = BURST * rate / 8
+        owed = viewer.owed + (now - viewer.owed_at) * rate / 8 - (viewer.left - viewer.counted)
+        viewer.owed, viewer.owed_at, viewer.counted = max(-longest, min(longest, owed)), now, viewer.left
+        packets = min(20, int(viewer.owed // PADDING))
+        if packets > 0:
+            for _ in range(packets):
+                self._launch(now, viewer, -1, PADDING)
+            viewer.padding += packets * PADDING
+            viewer.control.sent(now, viewer.sequence - packets & 0xFFFF, packets, packets * PADDING)
+
+    def _aim(self, viewer: Viewer) -> None:
+        level, selector = viewer.control.level, viewer.selector
+        if level is None:
+            selector.pause()
+        elif selector.paused or level != selector.target:
+            selector.aim(level)
+        if selector.waiting_for is not None:
+            self._source.ask(selector.waiting_for)
+
+    # --- the viewer ------------------------------------------------------------------------------------------------
+
+    def _look(self, now: float, number: int) -> None:
+        viewer = self.viewers[number]
+        player, arriving = viewer.player, viewer.arriving
+        while arriving and arriving[0][0] <= now:
+            arrival, _, media, sent, octets = heapq.heappop(arriving)
+            viewer.remb.packet(sent, arrival, octets)
+            if media >= 0:
+                if media in viewer.kept:
+                    viewer.got += 1
+                player.packet(arrival, media)
+        asked = player.nacks(now)
+        back = self.link.back(now)
+        if asked and back is not None:
+            self._at(back, "nack", number, asked)
+        if player.wants_keyframe(now) and back is not None:
+            self._at(back, "pli", number)
+        viewer.looks += 1
+        if viewer.looks % FEEDBACK == 0:
+            told = []
+            newest = max((at for at in (one[1] for one in viewer.flying) if at is not None and at <= now), default=None)
+            while newest is not None and viewer.flying:
+                sequence, at = viewer.flying[0]
+                if at is not None and at > newest:
+                    break
+                if at is None and all(other is None or other > now for _, other in viewer.flying):
+                    break
+                viewer.flying.popleft()
+                told.append((sequence & 0xFFFF, None if at is None else int(at / 250e-6)))
+            report = None
+            if viewer.looks % (5 * FEEDBACK) == 0:
+                report = ("remb", viewer.remb.update(now))
+            if now - viewer.reported_at >= 1.0:
+                report = ("report", viewer.remb.update(now), viewer.expected, viewer.got)
+                viewer.reported_at = now
+            if back is not None:
+                self._at(back, "feedback", number, (told, report))
+        self._at(now + LOOK, "look", number)
+
+    def _feedback(self, now: float, number: int, what: object) -> None:
+        viewer = self.viewers[number]
+        told, report = what  # type: ignore[misc]
+        control = viewer.control
+        if told:
+            control.arrived(now, told)
+        if report is not None and report[0] == "remb":
+            control.reported(now, loss=None, rtt=None, jitter=None, remb=report[1])
+        elif report is not None:
+            _, remb, expected, got = report
+            before = viewer.lost_until
+            viewer.lost_until = (expected, got)
+            due, came = expected - before[0], got - before[1]
+            loss = min(1.0, max(0.0, 1.0 - came / due)) if due > 0 else 0.0
+            rtt = 2 * self.trace.link.delay + self.link.waiting(now)
+            control.reported(now, loss=loss, rtt=rtt, jitter=0.001, remb=remb)
+        control.tick(now)
+        self._aim(viewer)
+
+    def _sample(self, now: float) -> None:
+        waiting = self.link.waiting(now)
+        for viewer in self.viewers:
+            estimate = getattr(viewer.control, "estimate", None)
+            viewer.samples.append(Sample(now, viewer.selector.current, waiting, estimate, viewer.control.probe))
+        self._at(now + SAMPLE, "sample", 0)
