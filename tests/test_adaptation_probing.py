@@ -18,7 +18,7 @@ def test_it_knocks_first_and_pushes_when_the_burst_came_fast() -> None:
     prober = Prober()
     assert prober.update(0.0, CALM, NEED, SENDING) is None
     assert prober.rate > SENDING
-    assert prober.octets == 7200
+    assert prober.octets == 6000
     prober.update(0.15, CALM, NEED, SENDING)
     assert (prober.rate, prober.active) == (0.0, True)
     prober.update(0.3, WIDE, NEED, SENDING)

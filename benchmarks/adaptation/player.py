@@ -70,6 +70,11 @@ class Player:
             frame.complete = now
         self._show(now)
 
+    @property
+    def highest(self) -> int:
+        """The highest packet number that came."""
+        return self._highest
+
     def nacks(self, now: float) -> list[int]:
         """What is to be asked for again now."""
         asked = []

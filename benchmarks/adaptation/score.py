@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from benchmarks.adaptation.player import FREEZE_FACTOR, FREEZE_MORE
 from benchmarks.adaptation.session import SAMPLE, Session, Viewer
 from benchmarks.adaptation.source import DESCRIPTION, FPS, LEVELS, best_fitting
 from benchmarks.adaptation.traces import Trace
@@ -91,7 +92,8 @@ def judge(session: Session, viewer: Viewer) -> Figures:
     changes = sum(one != two for one, two in pairwise(levels)) / (trace.seconds - SETTLED) * 60
     shown = [one for one in player.shown if one[0] >= WARM_UP]
     worth = sum(
-        QUALITY[level] * min(later[0] - at, 1.5 / level.fps) for (at, level, _), later in pairwise(shown)
+        QUALITY[level] * min(later[0] - at, FREEZE_FACTOR / level.fps, 1 / level.fps + FREEZE_MORE)
+        for (at, level, _), later in pairwise(shown)
     )
     best = sum(QUALITY[level] for level in fits if level is not None) * SAMPLE
     score = 100 * min(1.0, worth / best) if best else 0.0

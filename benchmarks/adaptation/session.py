@@ -24,6 +24,9 @@ PADDING = 1200
 BURST = 0.1
 """Seconds of a probe's rate that may be made up for at once."""
 
+RESENDS, RESENDS_MORE = 0.35, 60_000
+"""The share of what is sent that may be sent again, and octets on top: no NACK storm."""
+
 LOOK = 0.02
 FEEDBACK = 3
 """Looks of the player between two transport-wide feedbacks; Chromium sends one every 50 to 100 ms."""
@@ -53,16 +56,15 @@ class Viewer:
     sequence: int = 0
     media: int = 0
     kept: dict[int, int] = field(default_factory=dict)
-    resent: dict[int, tuple[int, float]] = field(default_factory=dict)
+    resent: int = 0
     flying: deque[tuple[int, float | None]] = field(default_factory=deque)
-    arriving: list[tuple[float, int, int, float, int]] = field(default_factory=list)
+    arriving: list[tuple[float, int, int, float, int, bool]] = field(default_factory=list)
     owed: float = 0.0
     owed_at: float = 0.0
     left: int = 0
     counted: int = 0
     looks: int = 0
     lost_until: tuple[int, int] = (0, 0)
-    expected: int = 0
     got: int = 0
     reported_at: float = 0.0
     samples: list[Sample] = field(default_factory=list)
@@ -151,24 +153,29 @@ class Session:
     def _slice(self, now: float, viewer: Viewer, first: int, sizes: list[int]) -> None:
         for place, octets in enumerate(sizes):
             viewer.kept[first + place] = octets
-            self._launch(now, viewer, first + place, octets)
-        viewer.expected += len(sizes)
+            self._launch(now, viewer, first + place, octets, first=True)
         viewer.control.sent(now, viewer.sequence - len(sizes) & 0xFFFF, len(sizes), sum(sizes))
 
-    def _launch(self, now: float, viewer: Viewer, media: int, octets: int) -> None:
-        """One packet; `media` is its number, -1 for padding."""
+    def _launch(self, now: float, viewer: Viewer, media: int, octets: int, *, first: bool = False) -> None:
+        """One packet; `media` is its number, -1 for padding; `first`: not a resend."""
         arrival = self.link.send(now, octets)
         viewer.flying.append((viewer.sequence, arrival))
         viewer.sequence += 1
         viewer.left += octets
         if arrival is not None:
-            heapq.heappush(viewer.arriving, (arrival, viewer.sequence, media, now, octets))
+            heapq.heappush(viewer.arriving, (arrival, viewer.sequence, media, now, octets, first))
 
     def _resend(self, now: float, viewer: Viewer, numbers: object) -> None:
         assert isinstance(numbers, list)
+        copies = getattr(viewer.control, "copies", 1)
         for number in numbers:
             octets = viewer.kept.get(number)
-            if octets is not None:
+            if octets is None:
+                continue
+            for _ in range(copies):
+                if viewer.resent > RESENDS * viewer.left + RESENDS_MORE:
+                    return
+                viewer.resent += octets
                 self._launch(now, viewer, number, octets)
                 viewer.control.sent(now, viewer.sequence - 1 & 0xFFFF, 1, octets)
 
@@ -202,11 +209,10 @@ class Session:
         viewer = self.viewers[number]
         player, arriving = viewer.player, viewer.arriving
         while arriving and arriving[0][0] <= now:
-            arrival, _, media, sent, octets = heapq.heappop(arriving)
+            arrival, _, media, sent, octets, first = heapq.heappop(arriving)
             viewer.remb.packet(sent, arrival, octets)
             if media >= 0:
-                if media in viewer.kept:
-                    viewer.got += 1
+                viewer.got += first
                 player.packet(arrival, media)
         asked = player.nacks(now)
         back = self.link.back(now)
@@ -230,7 +236,7 @@ class Session:
             if viewer.looks % (5 * FEEDBACK) == 0:
                 report = ("remb", viewer.remb.update(now))
             if now - viewer.reported_at >= 1.0:
-                report = ("report", viewer.remb.update(now), viewer.expected, viewer.got)
+                report = ("report", viewer.remb.update(now), player.highest + 1, viewer.got)
                 viewer.reported_at = now
             if back is not None:
                 self._at(back, "feedback", number, (told, report))

@@ -15,7 +15,7 @@ M = 1e6
 class Trace:
     """`seconds` of a link that `viewers` share. `steady`: the path does not change. `drops` and `rises` are the times at
     which the capacity falls to a third or so, and comes back. `deep`: the link itself makes long queues or none can be
-    kept short. `dark`: nothing can be shown for a while. `frames_capped`: lasting loss above 5 %, for which the API's
+    kept short. `dark`: nothing can be shown for a while. `frames_capped`: lasting loss of 5 % and more, for which the API's
     rule asks for fewer frames."""
 
     name: str
@@ -70,7 +70,7 @@ def _lossy(loss: float) -> Trace:
         90,
         LinkSettings(_constant(5 * M), delay=0.03, loss=loss),
         steady=True,
-        frames_capped=loss > 0.05,
+        frames_capped=loss >= 0.05,
     )
 
 

@@ -25,6 +25,7 @@ class AdaptationSettings:
     `drain`: a queue is to be empty again after about this long, so that what fits is lower while it stands;
     `least_share` of the estimate is used all the same. `tolerable` is the queue that congestion alone may build
     before it counts, where nearly everything arrives (`arriving` of what is sent).
+    `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is.
     `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
@@ -36,6 +37,7 @@ class AdaptationSettings:
     `loss_hold`: high loss lasts this long before it counts; `loss_pause`: the least time between two steps for it;
     `loss_steps` steps at most while it lasts.
     `fps_hold`: low loss lasts this long before the frame rate comes back.
+    `copies`: where chance takes more than these shares, lost packets are sent again twice, thrice.
     `pause_after`: congestion at the lowest level for so long pauses the viewer, for `pause`; doubled each time that
     it was too early, up to `longest_pause`.
     `shed_pause`: seconds between two steps of shedding.
@@ -51,6 +53,7 @@ class AdaptationSettings:
     least_share: float = 0.5
     tolerable: float = 0.12
     arriving: float = 0.9
+    most_burden: float = 1.4
     settle: float = 1.0
     lasting: float = 6.0
     silence: float = 1.0
@@ -67,6 +70,7 @@ class AdaptationSettings:
     loss_pause: float = 8.0
     loss_steps: int = 2
     fps_hold: float = 4.0
+    copies: tuple[float, ...] = (0.015, 0.06)
     pause_after: float = 2.0
     pause: float = 3.0
     longest_pause: float = 30.0
@@ -117,6 +121,8 @@ class ViewerAdapter:
         self._shed = 0
         self._shed_at = _NEVER
         self._queue = 0.0
+        self._loses = False
+        self._chance_loss = 0.0
         self._changed_at = self._settled_from = _NEVER
         self._began: float | None = None
         self._width = math.inf
@@ -148,6 +154,12 @@ class ViewerAdapter:
     @property
     def probe(self) -> float:
         return self._prober.rate
+
+    @property
+    def copies(self) -> int:
+        """How often a lost packet should be sent again at once, so that its resend is not lost too: more where chance
+        takes many, for a picture that waits for a second resend stands still."""
+        return 1 + sum(self._chance_loss >= line for line in self._settings.copies)
 
     @property
     def probing(self) -> bool:
@@ -194,6 +206,8 @@ class ViewerAdapter:
     def _decide(self, seen: Sample, path: PathState) -> Decision | None:
         now, settings, thresholds = self._now, self._settings, self._settings.thresholds
         self._queue = path.queue_delay or 0.0
+        self._chance_loss = 0.0 if path.congested else max(0.0, (path.loss or 0.0) - (path.excess_loss or 0.0))
+        self._loses = (path.excess_loss or 0.0) > thresholds.loss_high
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
         loss_high = self._loss_high.seconds(now, policy.loss_is_high(seen, thresholds))
@@ -286,12 +300,13 @@ class ViewerAdapter:
                     level = before
         self._trial_from = None
         self._loss_stepped_at = self._now
-        if seen.estimate is not None:
-            self._width = seen.estimate
+        # Through a policer bursts come fast, and tell nothing of what it lets through.
+        self._width = math.inf if self._loses or seen.estimate is None else seen.estimate
         self._prober.postpone(self._now + self._settings.cooldown)
         return self._move(rule, level, seen)
 
     def _fail(self) -> None:
+        self._prober.mistrust()
         if self._now - self._failed_at > self._settings.forgiveness:
             self._penalty = self._settings.failed_cooldown
         self._failed_at = self._now
@@ -386,8 +401,11 @@ class ViewerAdapter:
         return level.bitrate * self._settings.overhead
 
     def _ease(self, level: Level, seen: Sample) -> float:
-        """The share of its bitrate that the picture takes now: an easy one takes less than its encoder may use."""
-        return 1.0 if seen.sent_bitrate is None else min(1.0, max(0.2, seen.sent_bitrate / self._need(level)))
+        """What is sent over what the level needs: an easy picture takes less than its encoder may use, and resends and
+        keyframes for losses take more."""
+        if seen.sent_bitrate is None:
+            return 1.0
+        return min(self._settings.most_burden, max(0.2, seen.sent_bitrate / self._need(level)))
 
     def _allowed(self) -> list[Level]:
         """The levels under the cap of the frame rate, cheapest first; never empty."""

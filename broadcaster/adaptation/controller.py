@@ -42,6 +42,11 @@ class Controller:
         return 0.0 if limit is not None and self._padded >= limit else self.adapter.probe
 
     @property
+    def copies(self) -> int:
+        """How often a lost packet should be sent again at once."""
+        return self.adapter.copies
+
+    @property
     def estimate(self) -> float | None:
         return self.estimator.state(0.0).estimate
 

@@ -25,7 +25,8 @@ class EstimatorSettings:
     `short` while the queue grows. `loss_slot`, `loss_slots`: the same for losses.
     `floor`: the shortest delay is that of the last one to two such times, since clocks drift and routes change.
 
-    `guard`: a delay above the shortest that is no queue yet, and `standing`: one that is, whatever the trend.
+    `stall`: the queue is the least of the last `delays` within it, but of two at least: a medium that others hold for
+    a moment is none. `guard`: a delay above the shortest that is no queue yet, and `standing`: one that is, whatever the trend.
     `back_off`: what is left of the throughput that a growing queue shows (draft-ietf-rmcat-gcc-02 section 5.5: 0.85).
     `hold`: the least time between two cuts, for the first one to show. `severe`: a fraction of excess loss that shows
     the path's end, as in section 6. Loss has other reasons than the rate where less is sent and still this share of it
@@ -44,6 +45,8 @@ class EstimatorSettings:
     loss_slot: float = 0.25
     loss_slots: int = 8
     floor: float = 30.0
+    stall: float = 0.2
+    delays: int = 8
     guard: float = 0.025
     standing: float = 0.2
     back_off: float = 0.9
@@ -185,6 +188,7 @@ class PathEstimator:
         self._waiting_since: float | None = None
         self._measured = 0
         self._delay: float | None = None
+        self._delays: deque[tuple[float, float]] = deque(maxlen=settings.delays)
         self._falls = False
         self._over = self._lossy = False
         self._throughput: float | None = None
@@ -305,7 +309,14 @@ class PathEstimator:
 
     def _take_delay(self, arrival: float, sent: float, now: float) -> None:
         floor, before, delay = self._floor.update(now, arrival - sent), self._delay, arrival - sent
-        self._delay = 0.0 if floor is None else max(0.0, delay - floor)
+        delays = self._delays
+        delays.append((arrival, delay))
+        while len(delays) > 2 and arrival - delays[0][0] > self._settings.stall:
+            delays.popleft()
+        least = delay
+        for _, one in delays:
+            least = min(least, one)
+        self._delay = 0.0 if floor is None else max(0.0, least - floor)
         self._falls = before is not None and self._delay < before
         self._trendline.update(arrival, delay)
 

@@ -17,17 +17,19 @@ class ProbeSettings:
 
     A probe sends `margin` times what the next level needs (LiveKit: 120 %), for at least `shortest` and until the
     estimate reaches `enough` times the need, but for no longer than `patience` times what the estimate takes to follow.
-    It fails when the queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when
+    Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to. It fails when the queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when
     bursts come through slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`;
     where bursts come `wider` times as fast as then, the path has changed and the pause is over.
 
-    Where the next level needs more than `knock_from`, a burst of `knock_octets` goes ahead, and tells within `answer`
-    how fast the path is at most; when it is too slow the next one goes after `knock_pause`.
+    Where the next level needs more than `knock_from`, or `far` times what is sent, a burst of `knock_octets` goes ahead, and tells within `answer`
+    how fast the path is at most; when it is too slow the next one goes after `knock_pause`. None goes where it would
+    fill the path for `knock_longest`.
     What was found too much is remembered for `memory`.
     """
 
     margin: float = 1.15
     shortest: float = 0.5
+    most_caution: float = 4.0
     enough: float = 1.02
     patience: float = 3.0
     queue: float = 0.06
@@ -36,7 +38,9 @@ class ProbeSettings:
     longest_pause: float = 24.0
     wider: float = 1.3
     knock_from: float = 1_000_000
-    knock_octets: int = 7200
+    far: float = 2.0
+    knock_octets: int = 6000
+    knock_longest: float = 0.1
     knock_time: float = 0.1
     answer: float = 0.6
     knock_pause: float = 2.0
@@ -70,8 +74,13 @@ class Prober:
         self._pause = self._settings.pause
         self._failed_width: float | None = None
         self._knocked_at = -math.inf
+        self._caution = 1.0
         self._refused = math.inf
         self._refused_at = -math.inf
+
+    def mistrust(self) -> None:
+        """A level that a probe had found to fit did not: the next ones last longer."""
+        self._caution = min(2.0 * self._caution, self._settings.most_caution)
 
     def refused(self, now: float, need: float) -> bool:
         """Whether so much, or less, was found too much lately."""
@@ -111,8 +120,11 @@ class Prober:
                 self._from = min(self._from, now)
             if now < self._from or path.estimate is None:
                 return None
-            if need >= settings.knock_from and not (path.capacity or 0.0) > need:
-                if now - self._knocked_at >= settings.knock_pause:
+            far = need >= settings.knock_from or need > settings.far * sending
+            if far and not (path.capacity or 0.0) > need:
+                if 8.0 * settings.knock_octets > settings.knock_longest * path.estimate:
+                    self._refuse(now, need)
+                elif now - self._knocked_at >= settings.knock_pause:
                     self._begin("knock", now, sending + 8.0 * settings.knock_octets * 30.0, path)
                     self.octets = settings.knock_octets
                     self._knocked_at = now
@@ -138,11 +150,11 @@ class Prober:
         slow = path.capacity is not None and path.capacity < need and elapsed > 0.2
         if path.congested or queue > settings.queue or (path.excess_loss or 0.0) > settings.loss or slow:
             return self._fail(now, path)
-        if elapsed >= settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
+        if elapsed >= self._caution * settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
             self._pause = settings.pause
             self._failed_width = None
             return self._end(now, path, "passed")
-        if elapsed >= settings.patience * path.follows:
+        if elapsed >= self._caution * settings.patience * path.follows:
             return self._fail(now, path)
         return None
 

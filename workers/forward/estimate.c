@@ -18,6 +18,7 @@ enum {
     SLOTS = sizeof((bc_slots *)0)->sums / sizeof(double),
     POINTS = sizeof((bc_path *)0)->points / sizeof(double) / 2,
     BURSTS = sizeof((bc_path *)0)->bursts / sizeof(double) / 2,
+    DELAYS = sizeof((bc_path *)0)->recent / sizeof(double) / 2,
     STRETCHES = sizeof((bc_path *)0)->stretches / sizeof(bc_stretch),
     START = 0x10000             /* extended numbers stay above what is subtracted from them */
 };
@@ -159,7 +160,22 @@ static void take_delay(bc_path *path, double arrival, double sent, double now) {
     }
     path->floor_current = least(path->floor_current, delay);
     double lowest = least(path->floor_previous, path->floor_current);
-    path->delay = isfinite(lowest) ? most(0.0, delay - lowest) : 0.0;
+    uint32_t places = at_most(settings->delays, DELAYS), gone = 0;
+    if (path->delays_kept >= places) {
+        path->delays_kept = places - 1;
+        memmove(path->recent, path->recent + 2, (size_t)2 * path->delays_kept * sizeof(double));
+    }
+    path->recent[2 * path->delays_kept] = arrival;
+    path->recent[2 * path->delays_kept + 1] = delay;
+    path->delays_kept++;
+    while (path->delays_kept - gone > 2 && arrival - path->recent[2 * gone] > settings->stall)
+        gone++;
+    path->delays_kept -= gone;
+    memmove(path->recent, path->recent + (size_t)2 * gone, (size_t)2 * path->delays_kept * sizeof(double));
+    double shortest = delay;
+    for (uint32_t number = 0; number < path->delays_kept; number++)
+        shortest = least(shortest, path->recent[2 * number + 1]);
+    path->delay = isfinite(lowest) ? most(0.0, shortest - lowest) : 0.0;
     path->falls = !isnan(before) && path->delay < before;
 
     if (path->delays == 0)

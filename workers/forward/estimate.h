@@ -3,9 +3,9 @@
 
 /* EstimatorSettings and TrendlineSettings, as far as they are used here. */
 typedef struct {
-    double gap, slot, loss_slot, floor, guard, standing, back_off, hold, severe, inherent, alike, judge, forget, burst_age;
+    double gap, slot, loss_slot, floor, stall, guard, standing, back_off, hold, severe, inherent, alike, judge, forget, burst_age;
     double span, smoothing, gain, threshold, lowest, highest, up, down, longest_step, outlier, overuse;
-    uint32_t window, short_window, loss_slots, burst, bursts, stretches, points, full;
+    uint32_t window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
 } bc_path_settings;
 
 typedef struct {
@@ -40,12 +40,13 @@ struct bc_path {
     double cut_at, loss_cut_at, usual_loss;
     double smoothed, trendline_threshold, trend, over_for;
     uint64_t delays;
-    uint32_t overs, points_kept, bursts_kept, stretches_kept;
+    uint32_t overs, points_kept, bursts_kept, stretches_kept, delays_kept;
     uint32_t measured;
     int8_t usage;           /* 1: over, -1: under */
     uint8_t has_group, has_ticks, falls, over, lossy;
     uint8_t watched;        /* set by Python: it wants to hear of every feedback */
     uint8_t told;           /* whether Python should look at this now; reset by Python */
+    double recent[32];      /* time and delay of each, the oldest first */
     double points[64];      /* time and delay of each, the oldest first */
     double bursts[16];      /* time and rate of each, the oldest first */
     bc_stretch stretches[8];

@@ -39,6 +39,8 @@ def _settings(settings: EstimatorSettings) -> Any:
                     "slot",
                     "loss_slot",
                     "floor",
+                    "stall",
+                    "delays",
                     "guard",
                     "standing",
                     "back_off",
@@ -166,6 +168,7 @@ def _check(settings: EstimatorSettings) -> None:
         "loss_slots": (settings.loss_slots + 1, _slots()),
         "bursts": (settings.bursts, _length("bursts") // 2),
         "stretches": (settings.stretches, _length("stretches")),
+        "delays": (settings.delays, _length("recent") // 2),
         "trendline.window": (settings.trendline.window, _length("points") // 2),
     }
     for name, (wanted, most) in room.items():
