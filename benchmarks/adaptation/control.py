@@ -31,7 +31,7 @@ class Control(Protocol):
         """A receiver report (each second), or a REMB (`remb` only, three times a second)."""
 
     def tick(self, now: float) -> None:
-        """Once after each feedback."""
+        """After each feedback, and once a second."""
 
 
 MakeControl = Callable[[Sequence[Level], Level], Control]

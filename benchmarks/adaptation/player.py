@@ -11,6 +11,9 @@ NACK_AFTER = 0.02
 NACKS = 4
 """Times that a packet is asked for at most."""
 
+GIVE_UP = 1.0
+"""Seconds after which a frame that is not complete is left behind."""
+
 PLI_AFTER = 0.3
 PLI_PAUSE = 0.5
 FREEZE_FACTOR, FREEZE_MORE = 3.0, 0.15
@@ -141,10 +144,9 @@ class Player:
             del self.frames[:later]
         if self.frames:
             self._show(now)
-        if self.frames and self.frames[0].complete is None and now - self._decoded_at > 3.0:
+        while self.frames and self.frames[0].complete is None and now - self.frames[0].sent > GIVE_UP:
             self._drop(self.frames[0])
-        if not self._broken and now - self._decoded_at > 1.0 and self.frames:
-            self._broken = True
+            self._show(now)
 
     def _count_freeze(self, now: float) -> None:
         interval = now - self.shown[-1][0]

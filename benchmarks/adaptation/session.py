@@ -24,7 +24,7 @@ PADDING = 1200
 BURST = 0.1
 """Seconds of a probe's rate that may be made up for at once."""
 
-RESENDS, RESENDS_MORE = 0.35, 60_000
+RESENDS, RESENDS_MORE = 0.5, 60_000
 """The share of what is sent that may be sent again, and octets on top: no NACK storm."""
 
 LOOK = 0.02
@@ -90,6 +90,7 @@ class Session:
             self._source.ask(START.rung)
         self._at(0.0, "picture", 0)
         self._at(0.0, "sample", 0)
+        self._at(1.0, "tick", 0)
 
     def run(self) -> None:
         end = self.trace.seconds
@@ -111,6 +112,8 @@ class Session:
                 selector = self.viewers[number].selector
                 if selector.current is not None:
                     self._source.ask(selector.current.rung)
+            elif kind == "tick":
+                self._tick(now)
             elif kind == "sample":
                 self._sample(now)
         for viewer in self.viewers:
@@ -173,7 +176,7 @@ class Session:
             if octets is None:
                 continue
             for _ in range(copies):
-                if viewer.resent > RESENDS * viewer.left + RESENDS_MORE:
+                if viewer.resent > RESENDS * (viewer.left - viewer.resent) + RESENDS_MORE:
                     return
                 viewer.resent += octets
                 self._launch(now, viewer, number, octets)
@@ -260,6 +263,12 @@ class Session:
             control.reported(now, loss=loss, rtt=rtt, jitter=0.001, remb=remb)
         control.tick(now)
         self._aim(viewer)
+
+    def _tick(self, now: float) -> None:
+        for viewer in self.viewers:
+            viewer.control.tick(now)
+            self._aim(viewer)
+        self._at(now + 1.0, "tick", 0)
 
     def _sample(self, now: float) -> None:
         waiting = self.link.waiting(now)

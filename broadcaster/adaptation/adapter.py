@@ -26,6 +26,7 @@ class AdaptationSettings:
     `least_share` of the estimate is used all the same. `tolerable` is the queue that congestion alone may build
     before it counts, where nearly everything arrives (`arriving` of what is sent).
     `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
+    Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is.
     `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
@@ -49,8 +50,10 @@ class AdaptationSettings:
     overhead: float = 1.06
     smoothing: float = 2.0
     stale: float = 5.0
-    drain: float = 1.0
-    least_share: float = 0.5
+    drain: float = 0.6
+    least_share: float = 0.4
+    alarm: float = 0.15
+    patience: float = 0.3
     tolerable: float = 0.12
     arriving: float = 0.9
     most_burden: float = 1.4
@@ -159,7 +162,7 @@ class ViewerAdapter:
     def copies(self) -> int:
         """How often a lost packet should be sent again at once, so that its resend is not lost too: more where chance
         takes many, for a picture that waits for a second resend stands still."""
-        return 1 + sum(self._chance_loss >= line for line in self._settings.copies)
+        return 1 if self._loses else 1 + sum(self._chance_loss >= line for line in self._settings.copies)
 
     @property
     def probing(self) -> bool:
@@ -243,7 +246,9 @@ class ViewerAdapter:
         estimate = path.estimate if path.estimate is not None else path.throughput
         if estimate is None or self._now < self._settled_from or self._bears(level, seen, path):
             return None
-        queue, ease = path.queue_delay or 0.0, self._ease(level, seen)
+        if not self._loses and self._queue < settings.alarm and stuck < settings.patience:
+            return None
+        queue, ease = self._queue, self._ease(level, seen)
         fitting = self._best(max(settings.least_share, 1.0 - queue / settings.drain) * estimate / ease)
         if fitting is not None and fitting.bitrate >= level.bitrate:
             fitting = self._below(level) if stuck >= settings.settle else level
@@ -326,7 +331,7 @@ class ViewerAdapter:
             if (now < self._raise_from and not widened) or rested < settings.rest or not settled:
                 return None
             carried = path.estimate or 0.0
-            if carried >= settings.probing.enough * self._need(above):
+            if carried >= settings.probing.enough * self._need(above) and not self._prober.refused(now, self._need(above)):
                 return self._raise("headroom", carried, seen)
             if not self._probes:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)

@@ -25,12 +25,12 @@ class EstimatorSettings:
     `short` while the queue grows. `loss_slot`, `loss_slots`: the same for losses.
     `floor`: the shortest delay is that of the last one to two such times, since clocks drift and routes change.
 
-    `stall`: the queue is the least of the last `delays` within it, but of two at least: a medium that others hold for
+    `dark`: without any feedback for so long nothing passed. `stall`: the queue is the least of the last `delays` within it, but of two at least: a medium that others hold for
     a moment is none. `guard`: a delay above the shortest that is no queue yet, and `standing`: one that is, whatever the trend.
     `back_off`: what is left of the throughput that a growing queue shows (draft-ietf-rmcat-gcc-02 section 5.5: 0.85).
     `hold`: the least time between two cuts, for the first one to show. `severe`: a fraction of excess loss that shows
     the path's end, as in section 6. Loss has other reasons than the rate where less is sent and still this share of it
-    stays (`inherent`): the last `stretches` of `judge` seconds are compared, where their rates differ by more than
+    stays (`inherent`), and what arrives scales with what is sent, to this factor (`scales`): the last `stretches` of `judge` seconds are compared, where their rates differ by more than
     `alike`; elsewhere `forget` is the weight of a stretch with less loss than that.
 
     `burst`: packets that arrive in a row tell how fast the path is; the median of the last `bursts` within
@@ -45,6 +45,7 @@ class EstimatorSettings:
     loss_slot: float = 0.25
     loss_slots: int = 8
     floor: float = 30.0
+    dark: float = 1.0
     stall: float = 0.2
     delays: int = 8
     guard: float = 0.025
@@ -53,6 +54,7 @@ class EstimatorSettings:
     hold: float = 0.4
     severe: float = 0.08
     inherent: float = 0.5
+    scales: float = 1.1
     alike: float = 0.8
     judge: float = 2.5
     stretches: int = 4
@@ -185,6 +187,7 @@ class PathEstimator:
         self._bursts: deque[tuple[float, float]] = deque(maxlen=settings.bursts)
         self._last_arrival = 0.0
         self._last_sent = 0.0
+        self._feedback_at: float | None = None
         self._waiting_since: float | None = None
         self._measured = 0
         self._delay: float | None = None
@@ -196,6 +199,7 @@ class PathEstimator:
         self._cut_at = -math.inf
         self._usual_loss = 0.0
         self._loss_cut_at = -math.inf
+        self._loss_cut_rate = 0.0
         self._stretches: deque[_Stretch] = deque(maxlen=settings.stretches)
         self._rtt: float | None = None
 
@@ -245,6 +249,12 @@ class PathEstimator:
             self._heard = max(self._heard, number)
         if not received and not lost:
             return
+        if self._feedback_at is not None and now - self._feedback_at > self._settings.dark:
+            # What was lost while nothing passed at all says nothing about the rate.
+            lost = 0
+            self._stretches.clear()
+            self._loss_cut_at = now
+        self._feedback_at = now
         self._measured += 1
         self._waiting_since = now if self._heard + 1 < self._next else None
         self._received.add(now, received)
@@ -346,8 +356,10 @@ class PathEstimator:
             width = min(throughput, throughput if short is None else 8.0 * short)
             self._cut(now, settings.back_off * width)
         elif excess:
-            if now - self._loss_cut_at >= settings.judge:
-                self._loss_cut_at = now
+            left = self._left.rate(self._last_sent, settings.window) or 0.0
+            more = left * settings.alike > self._loss_cut_rate and now - self._loss_cut_at >= settings.hold
+            if more or now - self._loss_cut_at >= settings.judge:
+                self._loss_cut_at, self._loss_cut_rate = now, left
                 self._cut(now, throughput)
         elif usage == "normal" and delay < 2.0 * settings.guard:
             left = self._left.rate(self._last_sent, settings.window)
@@ -381,7 +393,7 @@ class PathEstimator:
         if rates[slow] > settings.alike * rates[fast]:
             if slower < self._usual_loss:
                 self._usual_loss += settings.forget * (slower - self._usual_loss)
-        elif slower >= settings.inherent * faster:
+        elif slower >= settings.inherent * faster and 1.0 - slower <= settings.scales * (1.0 - faster):
             self._usual_loss = min(slower, faster)
         else:
             self._usual_loss = min(self._usual_loss, slower)

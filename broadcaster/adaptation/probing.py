@@ -70,7 +70,8 @@ class Prober:
         self._need = 0.0
         self._since = 0.0
         self._queue = 0.0
-        self._from = -math.inf
+        self._from = self._not_before = -math.inf
+        self._failed_need = math.inf
         self._pause = self._settings.pause
         self._failed_width: float | None = None
         self._knocked_at = -math.inf
@@ -92,7 +93,7 @@ class Prober:
 
     def postpone(self, until: float) -> None:
         """No probe before `until`."""
-        self._from = max(self._from, until)
+        self._not_before = max(self._not_before, until)
 
     def stop(self, now: float, path: PathState) -> None:
         """Break off what runs: something else needs the path."""
@@ -118,7 +119,8 @@ class Prober:
         if self._phase == "idle":
             if self._widened(path):
                 self._from = min(self._from, now)
-            if now < self._from or path.estimate is None:
+            waits = now < self._from and need >= self._failed_need
+            if waits or now < self._not_before or path.estimate is None:
                 return None
             far = need >= settings.knock_from or need > settings.far * sending
             if far and not (path.capacity or 0.0) > need:
@@ -152,7 +154,7 @@ class Prober:
             return self._fail(now, path)
         if elapsed >= self._caution * settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
             self._pause = settings.pause
-            self._failed_width = None
+            self._failed_width, self._failed_need = None, math.inf
             return self._end(now, path, "passed")
         if elapsed >= self._caution * settings.patience * path.follows:
             return self._fail(now, path)
@@ -164,7 +166,9 @@ class Prober:
 
     def _fail(self, now: float, path: PathState) -> Outcome:
         self._refuse(now, self._need)
-        self._from = now + self._pause
+        if self._need < self._failed_need:
+            self._pause = self._settings.pause
+        self._from, self._failed_need = now + self._pause, self._need
         self._pause = min(2.0 * self._pause, self._settings.longest_pause)
         self._failed_width = path.capacity
         return self._end(now, path, "failed")

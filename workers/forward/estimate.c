@@ -33,7 +33,7 @@ static uint32_t at_most(uint32_t value, uint32_t limit) { return value < limit ?
 void bc_path_open(bc_path *path, const bc_path_settings *settings) {
     memset(path, 0, sizeof *path);
     path->settings = settings;
-    path->delay = path->throughput = path->estimate = path->rtt = path->waiting_since = NAN;
+    path->delay = path->throughput = path->estimate = path->rtt = path->waiting_since = path->feedback_at = NAN;
     path->cut_at = path->loss_cut_at = path->floor_since = -INFINITY;
     path->floor_previous = path->floor_current = INFINITY;
     path->trendline_threshold = settings->threshold;
@@ -301,7 +301,7 @@ static void compare(bc_path *path, double now) {
     if (rates[slow] > settings->alike * rates[fast]) {
         if (slower < path->usual_loss)
             path->usual_loss += settings->forget * (slower - path->usual_loss);
-    } else if (slower >= settings->inherent * faster) {
+    } else if (slower >= settings->inherent * faster && 1.0 - slower <= settings->scales * (1.0 - faster)) {
         path->usual_loss = least(slower, faster);
     } else {
         path->usual_loss = least(path->usual_loss, slower);
@@ -350,8 +350,12 @@ static void estimate_anew(bc_path *path, double now) {
         double brief = slots_rate(&path->arrived, size, settings->slot, path->last_arrival, settings->short_window);
         cut(path, now, settings->back_off * least(throughput, isnan(brief) ? throughput : 8.0 * brief));
     } else if (excess) {
-        if (now - path->loss_cut_at >= settings->judge) {
+        double left = slots_rate(&path->left, size, settings->slot, path->last_sent, settings->window);
+        left = isnan(left) ? 0.0 : left;
+        int more = left * settings->alike > path->loss_cut_rate && now - path->loss_cut_at >= settings->hold;
+        if (more || now - path->loss_cut_at >= settings->judge) {
             path->loss_cut_at = now;
+            path->loss_cut_rate = left;
             cut(path, now, throughput);
         }
     } else if (path->usage == 0 && delay < 2.0 * settings->guard) {
@@ -404,6 +408,12 @@ void bc_path_arrived(bc_path *path, double now, const bc_arrival *arrivals, uint
     }
     if (!received && !lost)
         return;
+    if (!isnan(path->feedback_at) && now - path->feedback_at > settings->dark) {
+        lost = 0;
+        path->stretches_kept = 0;
+        path->loss_cut_at = now;
+    }
+    path->feedback_at = now;
     path->measured++;
     path->waiting_since = path->heard + 1 < path->next ? now : NAN;
     slots_add(&path->received, loss_slots(settings), settings->loss_slot, now, received);

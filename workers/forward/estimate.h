@@ -3,7 +3,7 @@
 
 /* EstimatorSettings and TrendlineSettings, as far as they are used here. */
 typedef struct {
-    double gap, slot, loss_slot, floor, stall, guard, standing, back_off, hold, severe, inherent, alike, judge, forget, burst_age;
+    double gap, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, inherent, scales, alike, judge, forget, burst_age;
     double span, smoothing, gain, threshold, lowest, highest, up, down, longest_step, outlier, overuse;
     uint32_t window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
 } bc_path_settings;
@@ -32,12 +32,12 @@ struct bc_path {
     uint64_t next;          /* extended number behind the last one sent; counts from 2^16 on, so that 0 is none */
     uint64_t heard;         /* the highest number that feedback spoke of */
     int64_t ticks;
-    double last_arrival, last_sent, waiting_since;
+    double last_arrival, last_sent, waiting_since, feedback_at;
     double group_sent, group_first, group_last, group_octets;
     uint32_t group_arrived, group_lost;
     double floor_since, floor_previous, floor_current;
     double delay, throughput, estimate, rtt;
-    double cut_at, loss_cut_at, usual_loss;
+    double cut_at, loss_cut_at, loss_cut_rate, usual_loss;
     double smoothed, trendline_threshold, trend, over_for;
     uint64_t delays;
     uint32_t overs, points_kept, bursts_kept, stretches_kept, delays_kept;
