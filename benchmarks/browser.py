@@ -2,7 +2,7 @@
 
 A real broadcaster (1280x720 at 30 fps, the default ladder), gateway, worker and redis-server for each network; one
 browser, whose media goes through the relay of the tests. Each second the page is asked for its `getStats`, the worker
-for its events, and the relay for its queue. A network begins SETTLE seconds after the viewers have joined, so that they
+for its events, and the relay for its queue. A network begins some seconds after the viewers have joined, so that they
 have climbed. Chromium decodes in software on the same cores: how late the relay was, and how many pictures came too
 late to be shown, stand beside the figures.
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import tempfile
 import time
@@ -38,9 +39,6 @@ from tests.lossy_relay import LossyRelay
 from tests.topology import Topology
 
 SOURCE = "pattern:1280x720@30"
-SETTLE = 14.0
-"""Seconds."""
-
 SEED = 11
 PLOTS = Path(__file__).parent.parent / "docs" / "adaptation"
 
@@ -92,7 +90,7 @@ class Watch:
     async def run(self, report: Report) -> Seen:
         network, relay = self._network, self._relay
         await self._screen.open()
-        began = self._began = self._loop.time() + SETTLE
+        began = self._began = self._loop.time() + network.settle
         open_line = network.impairment(began)
         relay.impairment = open_line
         timers = []
@@ -100,7 +98,7 @@ class Watch:
             dark = replace(open_line, blackout=True)
             for at, line in zip(network.blackout, (dark, open_line), strict=True):
                 timers.append(self._loop.call_at(began + at, setattr, relay, "impairment", line))
-        seen = Seen(network, await self._levels(), [])
+        seen = Seen(network, [], [(self._loop.time() - began, await self._levels())])
         for _ in range(network.viewers):
             record = await self._session(await self._screen.watch())
             seen.viewers.append(Viewer(record.viewer, joined=self._loop.time() - began))
@@ -116,7 +114,7 @@ class Watch:
         return seen
 
     async def _follow(self, seen: Seen, report: Report) -> None:
-        started = -int(SETTLE) + 1 + max(0, round(SETTLE + seen.viewers[-1].joined))
+        started = math.ceil(seen.viewers[-1].joined + 0.5)
         self._looks = await self._screen.look()
         before = self._loop.time()
         overflowed = self._relay.down.overflowed
@@ -128,6 +126,8 @@ class Watch:
             if second >= 0 and first is None:
                 first = down.received, down.overflowed
             levels = await self._levels()
+            if levels != seen.ladders[-1][1]:
+                seen.ladders.append((now - self._began, levels))
             self._note(seen, levels)
             waits = [wait for at, wait in self._relay.waits if at > before]
             for viewer, look, last in zip(seen.viewers, looks, self._looks, strict=True):
@@ -153,7 +153,7 @@ class Watch:
             length=length,
             capacity=share,
             best=fitting(levels, share),
-            level=viewer.level_at(end - self._began),
+            level=playing.now(viewer.level_at(end - self._began), levels),
             received=(look.bytesReceived - last.bytesReceived - resent) * 8 / length,
             resent=resent * 8 / length,
             fps=(look.framesDecoded - last.framesDecoded) / length,

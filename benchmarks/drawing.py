@@ -37,7 +37,7 @@ def draw(seen: Seen, path: Path) -> None:
                     )
         queue.step(times, [round(1000 * one.queue) for one in seconds], where="pre", color="#ff7f0e")
         bitrate.set_ylabel("Mbit/s")
-        bitrate.set_ylim(bottom=0)
+        bitrate.set_ylim(0, 1.2 * max(one.capacity for one in seconds) / 1e6)
         handles, labels = bitrate.get_legend_handles_labels()
         bitrate.legend(handles[:4], labels[:4], loc="upper left", ncols=4, frameon=False)
         queue.set_ylabel("queue, ms")

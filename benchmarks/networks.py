@@ -33,6 +33,8 @@ class Network:
     rises: tuple[float, ...] = ()
     """When it becomes wider or comes back, where it is asked how soon the viewer is at the best level that fits."""
     viewers: int = 1
+    settle: float = 14.0
+    """Seconds before, in which the line is as it begins and the viewers join and climb."""
 
     def capacity(self, began: float = 0.0) -> Capacity:
         return Capacity(self.steps, began)

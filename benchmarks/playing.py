@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ class Second:
     best: Level | None
     """The best level that fits into it."""
     level: Level | None
-    """Where the viewer shall be, as the worker says."""
+    """Where the viewer shall be, as the worker says; with the bitrate that its rung has now."""
     received: float
     """Octets of media (RTP payload), without those that were sent again."""
     resent: float
@@ -73,8 +73,9 @@ class Seen:
     """A network, its viewers, and what the relay saw: `waits` (at, seconds in the queue)."""
 
     network: Network
-    levels: tuple[Level, ...]
     viewers: list[Viewer]
+    ladders: list[tuple[float, tuple[Level, ...]]] = field(default_factory=list)
+    """(at, levels): a rung's bitrate may follow its audience."""
     waits: list[tuple[float, float]] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
     arrived: int = 0
@@ -82,10 +83,24 @@ class Seen:
     load: float = 0.0
     """Of the machine: the cores' worth of work that it did or that waited, in the last minute."""
 
+    def levels_at(self, at: float) -> tuple[Level, ...]:
+        """The ladder as it was at `at`, or as it was first."""
+        return next((levels for when, levels in reversed(self.ladders) if when <= at), self.ladders[0][1])
+
 
 def fitting(levels: Sequence[Level], capacity: float) -> Level | None:
     """The best level that `capacity` carries."""
     return max((one for one in levels if one.bitrate * WIRE <= capacity), key=lambda one: one.bitrate, default=None)
+
+
+def same(one: Level | None, other: Level | None) -> bool:
+    """Whether it is the same rung and layer, whatever their bitrate was at the time."""
+    return one is not None and other is not None and (one.name, one.layer) == (other.name, other.layer)
+
+
+def now(level: Level | None, levels: Sequence[Level]) -> Level | None:
+    """`level` as it is in this ladder."""
+    return next((one for one in levels if same(one, level)), level)
 
 
 def name_of(level: Level | None) -> str:
@@ -165,8 +180,7 @@ def at_best(second: Second) -> bool:
     """Whether the viewer is at the best level that fits, or gets nearly as much."""
     if second.best is None:
         return False
-    same = second.level is not None and second.level.bitrate == second.best.bitrate
-    return same or second.received >= CLOSE * second.best.bitrate
+    return same(second.level, second.best) or second.received >= CLOSE * second.best.bitrate
 
 
 def above(second: Second) -> bool:
@@ -182,25 +196,35 @@ def _all(seen: Seen) -> list[Second]:
     return [one for viewer in seen.viewers for one in viewer.seconds if one.at > 0]
 
 
-def _share(seconds: list[Second], holds: Any) -> float:
+def _share(seconds: list[Second], holds: Callable[[Second], bool]) -> float:
     return 100 * sum(one.length for one in seconds if holds(one)) / sum(one.length for one in seconds)
 
 
 def _until_fits(seen: Seen, viewer: Viewer, at: float) -> float | None:
     """Seconds from the drop at `at` to a level that the line carries then; None: not at all."""
-    limit = fitting(seen.levels, seen.network.capacity().at(at) / seen.network.viewers)
-    return _until(viewer, at, lambda level: limit is not None and level.bitrate <= limit.bitrate)
+
+    def holds(level: Level, when: float) -> bool:
+        limit = _limit(seen, at, when)
+        level = now(level, seen.levels_at(when)) or level
+        return limit is not None and level.bitrate <= limit.bitrate
+
+    return _until(viewer, at, holds)
 
 
 def _until_best(seen: Seen, viewer: Viewer, at: float) -> float | None:
-    limit = fitting(seen.levels, seen.network.capacity().at(at) / seen.network.viewers)
-    return _until(viewer, at, lambda level: limit is not None and level.bitrate == limit.bitrate)
+    """Seconds from `at` to the best level that the line carries from then on; None: not at all."""
+    return _until(viewer, at, lambda level, when: same(level, _limit(seen, at, when)))
 
 
-def _until(viewer: Viewer, at: float, holds: Any) -> float | None:
-    if (level := viewer.level_at(at)) and holds(level):
+def _limit(seen: Seen, at: float, when: float) -> Level | None:
+    """Of the ladder of `when`, the best level that fits into the line of `at`."""
+    return fitting(seen.levels_at(when), seen.network.capacity().at(at) / seen.network.viewers)
+
+
+def _until(viewer: Viewer, at: float, holds: Callable[[Level, float], bool]) -> float | None:
+    if (level := viewer.level_at(at)) and holds(level, at):
         return 0.0
-    return next((when - at for when, level, _ in viewer.changes if when > at and holds(level)), None)
+    return next((when - at for when, level, _ in viewer.changes if when > at and holds(level, when)), None)
 
 
 def _slowest(times: list[float | None]) -> float | None:
