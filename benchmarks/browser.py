@@ -40,6 +40,9 @@ from tests.topology import Topology
 
 SOURCE = "pattern:1280x720@30"
 SEED = 11
+LEASE_LAGS = 3.0
+"""Seconds after an event during which the lease may still tell the ladder from before it."""
+
 PLOTS = Path(__file__).parent.parent / "docs" / "adaptation"
 
 Report = Callable[[Viewer, Second], None]
@@ -86,6 +89,8 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._looks: list[Look] = []
         self._taken = 0
+        self._rungs: tuple[Rung, ...] = ()
+        self._moved = -math.inf
 
     async def run(self, report: Report) -> Seen:
         network, relay = self._network, self._relay
@@ -98,7 +103,8 @@ class Watch:
             dark = replace(open_line, blackout=True)
             for at, line in zip(network.blackout, (dark, open_line), strict=True):
                 timers.append(self._loop.call_at(began + at, setattr, relay, "impairment", line))
-        seen = Seen(network, [], [(self._loop.time() - began, await self._levels())])
+        self._rungs = await self._leased()
+        seen = Seen(network, [], [(self._loop.time() - began, self._levels())])
         for _ in range(network.viewers):
             record = await self._session(await self._screen.watch())
             seen.viewers.append(Viewer(record.viewer, joined=self._loop.time() - began))
@@ -125,10 +131,8 @@ class Watch:
             down = self._relay.down
             if second >= 0 and first is None:
                 first = down.received, down.overflowed
-            levels = await self._levels()
-            if levels != seen.ladders[-1][1]:
-                seen.ladders.append((now - self._began, levels))
-            self._note(seen, levels)
+            await self._note(seen, now)
+            levels = self._levels()
             waits = [wait for at, wait in self._relay.waits if at > before]
             for viewer, look, last in zip(seen.viewers, looks, self._looks, strict=True):
                 one = self._second(viewer, look, last, levels, before, now)
@@ -173,26 +177,38 @@ class Watch:
             rtt=told.get("rtt"),
         )
 
-    def _note(self, seen: Seen, levels: tuple[Level, ...]) -> None:
-        """Bring the viewers' changes up to date."""
+    async def _note(self, seen: Seen, now: float) -> None:
+        """Bring the ladder and the viewers' changes up to date."""
         of = {viewer.id: viewer for viewer in seen.viewers}
-        for viewer in seen.viewers:
-            stats = self._told.stats.get(viewer.id)
-            if stats and not viewer.changes and (level := _level(levels, stats)):
-                viewer.changes.append((viewer.joined, level, "start"))
         for at, id_, data in self._told.adaptations[self._taken :]:
-            level = _level(levels, data["to"])
-            if (known := of.get(id_ or "")) and level is not None:
-                if not known.changes and (start := _level(levels, data["from"])):
+            if id_ is None:
+                moved = data["to"]
+                self._rungs = tuple(
+                    replace(one, bitrate=moved["bitrate"]) if one.name == moved["rung"] else one for one in self._rungs
+                )
+                self._moved = at
+                seen.ladders.append((at - self._began, self._levels()))
+            elif (known := of.get(id_)) and (level := _level(self._levels(), data["to"])):
+                if not known.changes and (start := _level(self._levels(), data["from"])):
                     known.changes.append((known.joined, start, "start"))
                 known.changes.append((at - self._began, level, data["rule"]))
         self._taken = len(self._told.adaptations)
+        for viewer in seen.viewers:
+            stats = self._told.stats.get(viewer.id)
+            if stats and not viewer.changes and (level := _level(self._levels(), stats)):
+                viewer.changes.append((viewer.joined, level, "start"))
+        leased = await self._leased()
+        if leased != self._rungs and now - self._moved > LEASE_LAGS:
+            self._rungs = leased
+            seen.ladders.append((now - self._began, self._levels()))
 
-    async def _levels(self) -> tuple[Level, ...]:
+    def _levels(self) -> tuple[Level, ...]:
         """The ladder as it is now: it may follow its audience."""
+        return StreamDescription("main", 0, self._rungs).levels()
+
+    async def _leased(self) -> tuple[Rung, ...]:
         lease = next(living.lease for living in await self._bus.streams())
-        rungs = [Rung(one.name, one.width, one.height, one.fps, one.bitrate, one.layers) for one in lease.rungs]
-        return StreamDescription(lease.name, lease.epoch, tuple(rungs)).levels()
+        return tuple(Rung(one.name, one.width, one.height, one.fps, one.bitrate, one.layers) for one in lease.rungs)
 
     async def _session(self, secret: str) -> SessionRecord:
         """What the worker wrote of it before it answered."""

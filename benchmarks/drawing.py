@@ -32,14 +32,13 @@ def draw(seen: Seen, path: Path) -> None:
             fps.plot(at, [round(one.fps, 1) for one in viewer.seconds], color=colour)
             for one in viewer.seconds:
                 if one.frozen > 0:
-                    fps.axvspan(
-                        round(one.at - one.length, 2), round(one.at, 2), color="#d62728", alpha=0.25, linewidth=0
-                    )
+                    start = round(one.at - one.frozen, 2)
+                    fps.axvspan(start, round(one.at, 2), color="#d62728", alpha=0.25, linewidth=0)
         queue.step(times, [round(1000 * one.queue) for one in seconds], where="pre", color="#ff7f0e")
         bitrate.set_ylabel("Mbit/s")
-        bitrate.set_ylim(0, 1.2 * max(one.capacity for one in seconds) / 1e6)
+        bitrate.set_ylim(0, max(2.7, 1.1 * max(one.capacity for one in seconds) / 1e6))
         handles, labels = bitrate.get_legend_handles_labels()
-        bitrate.legend(handles[:4], labels[:4], loc="upper left", ncols=4, frameon=False)
+        figure.legend(handles[:4], labels[:4], loc="outside upper right", ncols=4, frameon=False)
         queue.set_ylabel("queue, ms")
         fps.set_ylabel("fps")
         fps.set_ylim(0, 35)
@@ -47,5 +46,5 @@ def draw(seen: Seen, path: Path) -> None:
         for one in (bitrate, queue, fps):
             one.axvline(0, color="#cccccc", linewidth=0.8)
             one.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(seen.network.name)
+        bitrate.set_title(seen.network.name, loc="left")
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

@@ -16,6 +16,9 @@ WIRE = 1.06
 CLOSE = 0.85
 """A viewer that gets this share of the best level's bitrate has it: the encoder need not use up its bitrate."""
 
+LASTING = 3.0
+"""Seconds for which a level must go on to fit, to count as reached."""
+
 
 @dataclass(frozen=True)
 class Second:
@@ -108,8 +111,8 @@ def name_of(level: Level | None) -> str:
 
 
 def picture(seen: Seen) -> dict[str, Any]:
-    """How it looked; of several viewers together."""
-    seconds = _all(seen)
+    """How it looked, from joining on; of several viewers together."""
+    seconds = [one for viewer in seen.viewers for one in viewer.seconds]
     time = sum(one.length for one in seconds)
     frames = sum(one.fps * one.length for one in seconds)
     # The browser counts a freeze when it is over: one that lasts till the end has to be added.
@@ -129,11 +132,14 @@ def bitrate(seen: Seen) -> dict[str, Any]:
     """What of the line was used, and what that did to the line.
 
     `level_of_best` is the levels' own bitrates against those of the best levels that fit, and no more than these: the
-    use that was made of the ladder, where an easy picture needs less than its level may use.
+    use that was made of the ladder, where an easy picture needs less than its level may use. `of_best_at_first` is
+    against the best level that fits of the ladder as it began, which a rung that follows its audience leaves.
     """
     seconds = _all(seen)
     received = sum(one.received * one.length for one in seconds)
     best = sum(one.best.bitrate * one.length for one in seconds if one.best)
+    fitted = [(one, fitting(seen.ladders[0][1], one.capacity)) for one in seconds]
+    first = sum(level.bitrate * one.length for one, level in fitted if level)
     level = sum(min(one.level.bitrate, one.best.bitrate) * one.length for one in seconds if one.level and one.best)
     waits = sorted(wait for at, wait in seen.waits if at >= 0) or [0.0]
     return {
@@ -141,6 +147,7 @@ def bitrate(seen: Seen) -> dict[str, Any]:
         "received_kbps": round(received / sum(one.length for one in seconds) / 1000),
         "of_capacity_percent": 100 * received / sum(one.capacity * one.length for one in seconds),
         "of_best_level_percent": 100 * received / best,
+        "of_best_at_first_percent": 100 * received / first,
         "level_of_best_percent": 100 * level / best,
         "at_best_percent": _share(seconds, at_best),
         "above_best_percent": _share(seconds, above),
@@ -151,12 +158,12 @@ def bitrate(seen: Seen) -> dict[str, Any]:
 
 
 def levels(seen: Seen) -> dict[str, Any]:
-    """How the level moved; of several viewers the slowest, and the mean number of changes."""
+    """How the level moved, from joining on; of several viewers the slowest, and the mean number of changes."""
     network = seen.network
-    changes = [sum(at >= 0 for at, _, _ in viewer.changes[1:]) for viewer in seen.viewers]
+    changes = [len(viewer.changes[1:]) * 60 / (network.seconds - viewer.joined) for viewer in seen.viewers]
     return {
         "network": network.name,
-        "changes_per_minute": statistics.mean(changes) * 60 / network.seconds,
+        "changes_per_minute": statistics.mean(changes),
         "first_best_s": _slowest([_until_best(seen, viewer, viewer.joined) for viewer in seen.viewers]),
         "fits_after_drop_s": _slowest([_until_fits(seen, one, at) for one in seen.viewers for at in network.drops]),
         "best_after_rise_s": _slowest([_until_best(seen, one, at) for one in seen.viewers for at in network.rises]),
@@ -208,12 +215,12 @@ def _until_fits(seen: Seen, viewer: Viewer, at: float) -> float | None:
         level = now(level, seen.levels_at(when)) or level
         return limit is not None and level.bitrate <= limit.bitrate
 
-    return _until(viewer, at, holds)
+    return _until(seen, viewer, at, holds)
 
 
 def _until_best(seen: Seen, viewer: Viewer, at: float) -> float | None:
     """Seconds from `at` to the best level that the line carries from then on; None: not at all."""
-    return _until(viewer, at, lambda level, when: same(level, _limit(seen, at, when)))
+    return _until(seen, viewer, at, lambda level, when: same(level, _limit(seen, at, when)))
 
 
 def _limit(seen: Seen, at: float, when: float) -> Level | None:
@@ -221,10 +228,17 @@ def _limit(seen: Seen, at: float, when: float) -> Level | None:
     return fitting(seen.levels_at(when), seen.network.capacity().at(at) / seen.network.viewers)
 
 
-def _until(viewer: Viewer, at: float, holds: Callable[[Level, float], bool]) -> float | None:
-    if (level := viewer.level_at(at)) and holds(level, at):
-        return 0.0
-    return next((when - at for when, level, _ in viewer.changes if when > at and holds(level, when)), None)
+def _until(seen: Seen, viewer: Viewer, at: float, holds: Callable[[Level, float], bool]) -> float | None:
+    """Seconds from `at` until `holds(level, when)`, and goes on to for LASTING."""
+    later = {when for when, *_ in (*viewer.changes, *seen.ladders) if when > at}
+    turns = []
+    for when in sorted({at, *later}):
+        level = viewer.level_at(when)
+        turns.append((when, level is not None and holds(level, when)))
+    for when, good in turns:
+        if good and all(still for then, still in turns if when < then < when + LASTING):
+            return when - at
+    return None
 
 
 def _slowest(times: list[float | None]) -> float | None:

@@ -44,11 +44,11 @@ def test_the_best_level_leaves_room_for_what_wraps_the_media() -> None:
     assert fitting(LEVELS, 100_000) is None
 
 
-def test_only_the_network_counts_and_not_how_the_viewer_got_there() -> None:
-    figures = playing.picture(
-        seen(second(-1, fps=0.0, freezes=5, frozen=1.0), second(0), second(1), second(2, fps=20.0))
-    )
-    assert (figures["fps_mean"], figures["freezes"], figures["frozen_percent"]) == (25.0, 0, 0.0)
+def test_the_line_counts_from_its_beginning_and_the_picture_from_joining() -> None:
+    one = seen(second(-1, fps=20.0, freezes=1, frozen=0.5, received=9e6), second(0, received=9e6), second(1), second(2))
+    figures = playing.picture(one)
+    assert (figures["fps_mean"], figures["freezes"], figures["frozen_percent"]) == (27.5, 1, 12.5)
+    assert playing.bitrate(one)["received_kbps"] == 2000
 
 
 def test_a_freeze_that_never_ends_counts_too() -> None:
@@ -71,6 +71,7 @@ def test_bitrates_are_held_against_the_line_and_the_best_level() -> None:
     assert figures["received_kbps"] == 1600
     assert figures["of_capacity_percent"] == pytest.approx(100 * 6.4 / 13)
     assert figures["of_best_level_percent"] == pytest.approx(100 * 6.4 / 8.3)
+    assert figures["of_best_at_first_percent"] == figures["of_best_level_percent"]
     assert figures["level_of_best_percent"] == pytest.approx(100 * (2.5 + 0.8 + 0.8 + 0.8) / 8.3)
     assert (figures["at_best_percent"], figures["above_best_percent"]) == (75.0, 25.0)
     assert (figures["queue_p50_ms"], figures["queue_p95_ms"]) == (20.0, 300.0)
@@ -91,7 +92,7 @@ def test_changes_are_timed_from_the_drop_and_from_the_rise() -> None:
     figures = playing.levels(one)
     assert figures == {
         "network": "step",
-        "changes_per_minute": 3.0,
+        "changes_per_minute": pytest.approx(4 * 60 / 74),
         "first_best_s": 10.0,
         "fits_after_drop_s": 2.5,
         "best_after_rise_s": 6.0,
@@ -111,6 +112,16 @@ def test_a_rung_that_follows_its_audience_is_the_same_level() -> None:
     figures = playing.levels(one)
     assert (figures["fits_after_drop_s"], figures["best_after_rise_s"]) == (0.0, 0.0)
     assert playing.at_best(second(30, best=narrower, received=0.0))
+    moved = seen(second(1, best=narrower, received=1e6))
+    moved.ladders.append((0.0, (LOW, MIDDLE, narrower)))
+    figures = playing.bitrate(moved)
+    assert (figures["of_best_level_percent"], figures["of_best_at_first_percent"]) == (100.0, 40.0)
+
+
+def test_what_fits_only_for_a_moment_is_not_reached() -> None:
+    step = next(network for network in NETWORKS if network.name == "step")
+    changes = [(-5.0, MIDDLE, "start"), (20.5, HIGH, "headroom"), (24.0, MIDDLE, "estimate-low")]
+    assert playing.levels(seen(second(60), network=step, changes=changes))["fits_after_drop_s"] == 4.0
 
 
 def test_the_slowest_of_several_viewers_is_told() -> None:
