@@ -2,7 +2,8 @@
 
 python -m benchmarks
 python -m benchmarks sending
-python -m benchmarks report      writes the results there are into docs/performance.md
+python -m benchmarks browser     takes nine minutes, and so is not among "all"
+python -m benchmarks report      writes the results there are into docs/performance.md and docs/adaptation.md
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ RESULTS = PACKAGE / "results"
 NAMES = ("inbound", "ladder", "link", "sending", "start", "viewers")
 """Modules of this package that have `run() -> dict`."""
 
+LONG = ("browser",)
+"""More of them, which run only when they are named."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Benchmarks, side by side, on loopback.")
-    known = (*NAMES, "report")
-    parser.add_argument("name", nargs="*", metavar="NAME", help=f"any of {', '.join(known)}; all by default")
-    chosen = parser.parse_args().name or known
+    known = (*NAMES, *LONG, "report")
+    usual = (*NAMES, "report")
+    help_text = f"any of {', '.join(known)}; by default all but {', '.join(LONG)}"
+    parser.add_argument("name", nargs="*", metavar="NAME", help=help_text)
+    chosen = parser.parse_args().name or usual
     unknown = set(chosen) - set(known)
     if unknown:
         parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -35,7 +41,7 @@ def main() -> None:
     for name in chosen:
         print(f"== {name}", flush=True)
         if name == "report":
-            print(f"   docs/performance.md: {', '.join(report.write(RESULTS))}\n")
+            print(f"   docs: {', '.join(report.write(RESULTS))}\n")
         else:
             measure(name)
 

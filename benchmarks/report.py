@@ -1,4 +1,4 @@
-"""Results as Markdown: `python -m benchmarks report` writes them between the marks of docs/performance.md."""
+"""Results as Markdown: `python -m benchmarks report` writes them between the marks of the documents."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
+DOCS = Path(__file__).parent.parent / "docs"
+DOCUMENTS = (DOCS / "performance.md", DOCS / "adaptation.md")
 END = "<!-- end -->"
 
 
 def write(results: Path) -> list[str]:
     """Replace the tables of every benchmark that has a result; their names."""
-    text = DOCUMENT.read_text(encoding="utf-8")
+    return [name for document in DOCUMENTS for name in _write(results, document)]
+
+
+def _write(results: Path, document: Path) -> list[str]:
+    text = document.read_text(encoding="utf-8")
     written = []
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -21,7 +26,7 @@ def write(results: Path) -> list[str]:
         if found:
             text = f"{before}{mark}\n{tables(result)}\n{END}{rest.partition(END)[2]}"
             written.append(path.stem)
-    DOCUMENT.write_text(text, encoding="utf-8")
+    document.write_text(text, encoding="utf-8")
     return written
 
 
@@ -30,7 +35,8 @@ def tables(result: dict[str, Any]) -> str:
     machine, figures = result["machine"], result["figures"]
     parts = [f"{machine['cores']} cores, {machine['system']}, Python {machine['python']}"]
     single = {name: value for name, value in _flat(figures) if not _is_rows(value)}
-    parts.append(_table(["figure", "value"], [[_words(name), _shown(value)] for name, value in single.items()]))
+    if single:
+        parts.append(_table(["figure", "value"], [[_words(name), _shown(value)] for name, value in single.items()]))
     for name, rows in figures.items():
         if _is_rows(rows):
             columns = list(rows[0])
@@ -59,6 +65,8 @@ def _words(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -18,20 +18,26 @@ import heapq
 import ipaddress
 import random
 import socket
+from collections import deque
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from tests.capacity import Capacity, Policer
+
 _DRAIN = 64
+_REMEMBERED = 200_000
 _RECEIVE_BUFFER = 4 << 20
 
 Address = tuple[str, int]
+Bandwidth = float | Capacity | Policer | None
 
 
 @dataclass(frozen=True)
 class Impairment:
     """What the network does. Down is from the server to the viewer, up is the other way.
 
-    Every client has a line of its own: `bandwidth_bps` and `queue_bytes` are its access line, downwards.
+    Every client has a line of its own (unless the relay is `shared`): `bandwidth_bps` and its queue are its access
+    line, downwards.
     """
 
     loss_down: float = 0.0
@@ -44,10 +50,12 @@ class Impairment:
     reorder: float = 0.0
     """The share of datagrams that are held back by `reorder_by` seconds more, so that later ones overtake them."""
     reorder_by: float = 0.015
-    bandwidth_bps: float | None = None
-    """Bits per second; None is unlimited."""
+    bandwidth_bps: Bandwidth = None
+    """Bits per second; None is unlimited. A Capacity changes over time (of the event loop), a Policer queues none."""
     queue_bytes: int = 64_000
     """What waits for the bandwidth; more than that is dropped at the tail."""
+    queue_seconds: float = 0.5
+    """In place of `queue_bytes` for a Capacity: what would not be through after so long is dropped at the tail."""
     blackout: bool = False
     """Nothing passes, in either direction."""
 
@@ -60,6 +68,7 @@ class Counts:
     sent: int = 0
     lost: int = 0
     overflowed: int = 0
+    """Dropped at the tail of the queue, or by the policer."""
     blacked_out: int = 0
 
 
@@ -73,8 +82,10 @@ class Line:
     """When the last bit that was accepted has left the queue."""
     newest: float = 0.0
     """The latest arrival so far, which later datagrams do not overtake."""
+    waits: deque[tuple[float, float]] | None = None
+    """Where (arrival, seconds until the last bit is on its way) is noted of each datagram that passes the bandwidth."""
 
-    def accept(self, now: float, size: int, loss: float, network: Impairment, bandwidth: float | None) -> float | None:
+    def accept(self, now: float, size: int, loss: float, network: Impairment, bandwidth: Bandwidth) -> float | None:
         """When a datagram of `size` bytes that comes in at `now` goes out, or None when it is dropped."""
         # Every datagram draws three numbers, whatever the settings are: changing one leaves the others' luck alone.
         lost, late, overtaken = (self.random.random() for _ in range(3))
@@ -85,18 +96,35 @@ class Line:
         if lost < loss:
             self.counts.lost += 1
             return None
-        departs = now
-        if bandwidth is not None:
-            start = max(now, self.free_at)
-            if (start - now) * bandwidth / 8 + size > network.queue_bytes:
-                self.counts.overflowed += 1
-                return None
-            departs = self.free_at = start + size * 8 / bandwidth
+        departs = self._depart(now, size, network, bandwidth)
+        if departs is None:
+            self.counts.overflowed += 1
+            return None
         arrives = max(departs + network.delay + late * network.jitter, self.newest)
         if overtaken < network.reorder:
             return arrives + network.reorder_by
         self.newest = arrives
         return arrives
+
+    def _depart(self, now: float, size: int, network: Impairment, bandwidth: Bandwidth) -> float | None:
+        """When the last bit is on its way, None when the policer or the end of the queue takes it."""
+        if bandwidth is None:
+            return now
+        if isinstance(bandwidth, Policer):
+            return now if bandwidth.lets(now, size) else None
+        start = max(now, self.free_at)
+        if isinstance(bandwidth, Capacity):
+            departs = bandwidth.through(start, size * 8)
+            if departs - now > network.queue_seconds:
+                return None
+        else:
+            if (start - now) * bandwidth / 8 + size > network.queue_bytes:
+                return None
+            departs = start + size * 8 / bandwidth
+        self.free_at = departs
+        if self.waits is not None:
+            self.waits.append((now, departs - now))
+        return departs
 
 
 @dataclass
@@ -119,8 +147,13 @@ class _Parcel:
 class LossyRelay:
     """Relays each client's datagrams to `target` from a socket of its own, and the answers back."""
 
-    def __init__(self, target: Address, *, seed: int, impairment: Impairment = Impairment()) -> None:
-        """`target`: the worker's (host, port), a loopback address; anything else is a ValueError."""
+    def __init__(
+        self, target: Address, *, seed: int, impairment: Impairment = Impairment(), shared: bool = False
+    ) -> None:
+        """`target`: the worker's (host, port), a loopback address; anything else is a ValueError.
+
+        `shared`: all clients are behind one line downwards, a household's.
+        """
         if not ipaddress.ip_address(target[0]).is_loopback:
             raise ValueError(f"{target[0]} is not a loopback address: this relay never leaves the machine")
         self.target = target
@@ -128,7 +161,12 @@ class LossyRelay:
         """What happens to datagrams that arrive from now on; assign another one at any time."""
         self.down = Counts()
         self.up = Counts()
+        self.waits: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        """(arrival, seconds until the last bit was on its way) of each datagram that the bandwidth let through."""
+        self.late: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        """(delivery, seconds behind its time) of each datagram downwards: what the relay itself adds."""
         self._seed = seed
+        self._common = self._line("down") if shared else None
         self._host = "::1" if ":" in target[0] else "127.0.0.1"
         self._clients: dict[Address, _Client] = {}
         self._parcels: list[_Parcel] = []
@@ -176,11 +214,14 @@ class LossyRelay:
         self._loop.add_reader(one.fileno(), self._from_server, client)
         return one
 
+    def _line(self, place: str) -> Line:
+        return Line(random.Random(f"{self._seed}/{place}"), self.down, waits=self.waits)
+
     def _client(self, address: Address) -> _Client:
         client = self._clients.get(address)
         if client is None:
             place = f"{self._seed}/{len(self._clients)}"
-            down = Line(random.Random(f"{place}/down"), self.down)
+            down = self._common or self._line(f"{len(self._clients)}/down")
             client = _Client(address, self._front, down, Line(random.Random(f"{place}/up"), self.up))
             client.upstream = self._open_upstream(client)
             self._clients[address] = client
@@ -222,6 +263,7 @@ class LossyRelay:
                 if parcel.downwards:
                     self._front.sendto(parcel.data, parcel.client.address)
                     self.down.sent += 1
+                    self.late.append((now, now - parcel.due))
                 else:
                     parcel.client.upstream.send(parcel.data)
                     self.up.sent += 1

@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from tests.capacity import Capacity, Policer
 from tests.lossy_relay import Counts, Impairment, Line, LossyRelay, through
 
 
@@ -62,6 +63,45 @@ def test_bandwidth_spaces_packets_and_the_full_queue_drops_the_newest() -> None:
     assert gaps == {0.002}
     assert one.counts.overflowed == 100 - len(passed)
     assert max(fate - n / 1000 for n, fate in enumerate(fates) if fate is not None) == pytest.approx(0.02, abs=0.0021)
+
+
+def test_a_capacity_is_read_integrated_and_crossed() -> None:
+    capacity = Capacity([(0, 1_000_000), (1, 0), (1.5, 2_000_000)], began=10)
+    assert [capacity.at(now) for now in (0, 10, 10.99, 11, 11.49, 11.5, 99)] == [1e6, 1e6, 1e6, 0, 0, 2e6, 2e6]
+    assert capacity.mean(10, 12) == pytest.approx(1_000_000)
+    assert capacity.through(10, 500_000) == 10.5
+    assert capacity.through(10.5, 700_000) == pytest.approx(11.6)  # half a second of line, then none, then twice of it
+    assert capacity.through(11.2, 2_000_000) == 12.5
+    assert capacity.through(5, 1_000_000) == 6  # before it began the line is as it begins
+
+
+@pytest.mark.parametrize("steps", [[], [(0, 5.0), (1, 0.0)], [(1, 5.0), (0, 5.0)], [(0, -1.0), (1, 5.0)]])
+def test_what_can_never_drain_is_no_capacity(steps: list[tuple[float, float]]) -> None:
+    with pytest.raises(ValueError, match="is no capacity"):
+        Capacity(steps)
+
+
+def test_a_capacity_that_drops_builds_a_queue_up_to_its_bound_and_drains_when_it_rises() -> None:
+    one = line()
+    network = Impairment(bandwidth_bps=Capacity([(0, 16e6), (0.2, 4e6), (0.6, 16e6)]), queue_seconds=0.1)
+    fates = run(one, network)  # 8 Mbit/s: half of the line, then twice, then half
+    waits = [None if fate is None else fate - n / 1000 for n, fate in enumerate(fates)]
+    assert [wait for wait in waits[:200] if wait != pytest.approx(0.0005)] == []
+    kept = [wait for wait in waits[200:600] if wait is not None]
+    assert 0.098 < max(kept) <= 0.1
+    assert one.counts.overflowed == 400 - len(kept) == pytest.approx(100, abs=20)
+    assert None not in waits[600:]
+    assert waits[-1] == pytest.approx(0.0005)
+
+
+def test_a_policer_drops_what_is_too_much_and_delays_nothing() -> None:
+    one = line()
+    fates = run(one, Impairment(bandwidth_bps=Policer(4_000_000, 10_000)))  # 8 Mbit/s
+    passed = [(n, fate) for n, fate in enumerate(fates) if fate is not None]
+    assert all(fate == n / 1000 for n, fate in passed)
+    assert [n for n, _ in passed[:10]] == list(range(10))
+    assert len(passed) == pytest.approx(510, abs=2)
+    assert one.counts.overflowed == 1000 - len(passed)
 
 
 def test_a_blackout_lets_nothing_pass_and_ends() -> None:
@@ -128,4 +168,26 @@ async def test_each_client_has_a_port_of_its_own_and_gets_its_own_answers() -> N
         assert (relay.up.sent, relay.down.sent) == (3, 3)
         for client in clients:
             client.close()
+    transport.close()
+
+
+async def test_clients_that_share_a_line_share_its_bandwidth() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Echo, local_addr=("127.0.0.1", 0))
+    target = transport.get_extra_info("sockname")
+    slow = Impairment(bandwidth_bps=Capacity([(0, 400_000)]))  # 20 ms for 1000 bytes
+    async with LossyRelay(target, seed=1, impairment=slow, shared=True) as relay:
+        clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect(("127.0.0.1", relay.port))
+            for _ in range(3):
+                client.send(bytes(1000))
+        for client in clients:
+            for _ in range(3):
+                assert await asyncio.wait_for(loop.sock_recv(client, 2000), 2) == bytes(1000)
+            client.close()
+        waits = [wait for _, wait in relay.waits]
+        assert len(waits) == len(relay.late) == 6
+        assert max(waits) > 0.08  # six at 20 ms each, and no three of them at once
     transport.close()
