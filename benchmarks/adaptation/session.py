@@ -13,7 +13,9 @@ from benchmarks.adaptation.link import Link
 from benchmarks.adaptation.player import Frame, Player, Remb
 from benchmarks.adaptation.source import FPS, LEVELS, START, Source
 from benchmarks.adaptation.traces import Trace
+from broadcaster.adaptation.controller import Controller
 from broadcaster.adaptation.levels import Level
+from broadcaster.adaptation.neighbours import Neighbours
 from broadcaster.selection import FrameSelector
 
 CHUNK, OVERHEAD = 1132, 60
@@ -24,8 +26,10 @@ PADDING = 1200
 BURST = 0.1
 """Seconds of a probe's rate that may be made up for at once."""
 
-RESENDS, RESENDS_MORE = 0.5, 60_000
-"""The share of what is sent that may be sent again, and octets on top: no NACK storm."""
+RESENDS, RESENDS_BURST = 0.5, 40_000
+TIGHT, TIGHT_BURST = 0.1, 6_000
+"""The share of the media that may be sent again, and octets at once (workers.forward.history); of ours while the path is
+congested."""
 
 LOOK = 0.02
 FEEDBACK = 3
@@ -56,7 +60,8 @@ class Viewer:
     sequence: int = 0
     media: int = 0
     kept: dict[int, int] = field(default_factory=dict)
-    resent: int = 0
+    budget: float = RESENDS_BURST
+    earned_to: int = 0
     flying: deque[tuple[int, float | None]] = field(default_factory=deque)
     arriving: list[tuple[float, int, int, float, int, bool]] = field(default_factory=list)
     owed: float = 0.0
@@ -82,6 +87,7 @@ class Session:
         chance = random.Random(seed + 200)
         self._events: list[tuple[float, int, str, int, object]] = []
         self._order = count()
+        self._neighbours = Neighbours()
         self.viewers = []
         for number in range(trace.viewers):
             rtt = 2 * trace.link.delay
@@ -171,14 +177,19 @@ class Session:
     def _resend(self, now: float, viewer: Viewer, numbers: object) -> None:
         assert isinstance(numbers, list)
         copies = getattr(viewer.control, "copies", 1)
+        tight = getattr(viewer.control, "tight", False)
+        share, burst = (TIGHT, TIGHT_BURST) if tight else (RESENDS, RESENDS_BURST)
+        earned = sum(viewer.kept.get(number, 0) for number in range(viewer.earned_to, viewer.media))
+        viewer.earned_to = viewer.media
+        viewer.budget = min(burst, viewer.budget + share * earned)
         for number in numbers:
             octets = viewer.kept.get(number)
             if octets is None:
                 continue
             for _ in range(copies):
-                if viewer.resent > RESENDS * (viewer.left - viewer.resent) + RESENDS_MORE:
+                if octets > viewer.budget:
                     return
-                viewer.resent += octets
+                viewer.budget -= octets
                 self._launch(now, viewer, number, octets)
                 viewer.control.sent(now, viewer.sequence - 1 & 0xFFFF, 1, octets)
 
@@ -265,6 +276,11 @@ class Session:
         self._aim(viewer)
 
     def _tick(self, now: float) -> None:
+        if all(isinstance(viewer.control, Controller) for viewer in self.viewers):
+            found = {n: (v.control.place, v.control.queue(now)) for n, v in enumerate(self.viewers)}  # type: ignore[attr-defined]
+            cap = self._neighbours.cap(now, found)
+            for viewer in self.viewers:
+                viewer.control.cap = cap  # type: ignore[attr-defined]
         for viewer in self.viewers:
             viewer.control.tick(now)
             self._aim(viewer)

@@ -112,6 +112,9 @@ class ViewerAdapter:
         self._prober = Prober(settings.probing)
         self._arrange(levels)
         self.level: Level | None = start
+        self.cap: int | None = None
+        """The place of the level (0: the cheapest) that must not be exceeded for the neighbours' sake; to be set before
+        `update`."""
         self.overloaded = False
         """Whether the sender itself cannot keep up; to be set before `update`."""
         self._now = _NEVER
@@ -126,6 +129,7 @@ class ViewerAdapter:
         self._queue = 0.0
         self._loses = False
         self._chance_loss = 0.0
+        self._tight = False
         self._changed_at = self._settled_from = _NEVER
         self._began: float | None = None
         self._width = math.inf
@@ -133,6 +137,7 @@ class ViewerAdapter:
         self._pause = settings.pause
         self._penalty = settings.failed_cooldown
         self._failed_at = self._raise_from = _NEVER
+        self._failed_bitrate = self._bar = math.inf
         self._failed_width: float | None = None
 
     # --- what is asked of it --------------------------------------------------------------------------------------
@@ -142,6 +147,11 @@ class ViewerAdapter:
         """Frames per second at most."""
         shed: float = self._top_fps / 2.0**self._shed
         return min(self._loss_cap, shed)
+
+    @property
+    def place(self) -> int:
+        """Of the level among all, 0 for the cheapest and while it is paused."""
+        return 0 if self.level is None else self._levels.index(self.level)
 
     @property
     def settled(self) -> bool:
@@ -157,6 +167,11 @@ class ViewerAdapter:
     @property
     def probe(self) -> float:
         return self._prober.rate
+
+    @property
+    def tight(self) -> bool:
+        """Whether the path has no room for what was lost, or next to none."""
+        return self._tight
 
     @property
     def copies(self) -> int:
@@ -210,6 +225,7 @@ class ViewerAdapter:
         now, settings, thresholds = self._now, self._settings, self._settings.thresholds
         self._queue = path.queue_delay or 0.0
         self._chance_loss = 0.0 if path.congested else max(0.0, (path.loss or 0.0) - (path.excess_loss or 0.0))
+        self._tight = path.congested or (path.excess_loss or 0.0) > thresholds.loss_high
         self._loses = (path.excess_loss or 0.0) > thresholds.loss_high
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
@@ -221,7 +237,11 @@ class ViewerAdapter:
         level = self.level
         if level is None:
             return self._resume(seen)
-        worse = self._give_way(level, seen, path) or self._shorten(level, seen, path, rtt_high)
+        worse = (
+            self._give_way(level, seen, path)
+            or self._shorten(level, seen, path, rtt_high)
+            or self._share(level, seen)
+        )
         if worse is None and loss_high >= settings.loss_hold:
             worse = self._give_up_frames(level, seen, path)
         if worse is not None or (loss_high >= 0.0 and self._blames_rate(path)):
@@ -284,6 +304,12 @@ class ViewerAdapter:
         """Whether less would be lost if less were sent, as far as one can know."""
         return path.excess_loss is None or path.excess_loss > self._settings.thresholds.loss_high
 
+    def _share(self, level: Level, seen: Sample) -> Decision | None:
+        """Others behind the same line get much less: let them have some."""
+        if self.cap is None or self.place <= self.cap:
+            return None
+        return self._move("fair-share", self._allowed()[-1], seen)
+
     def _give_up_frames(self, level: Level, seen: Sample, path: PathState) -> Decision | None:
         """The API's rule: packet loss above 5 % lowers the frame rate; again only where that could help."""
         settings, now = self._settings, self._now
@@ -315,6 +341,7 @@ class ViewerAdapter:
         if self._now - self._failed_at > self._settings.forgiveness:
             self._penalty = self._settings.failed_cooldown
         self._failed_at = self._now
+        self._failed_bitrate = math.inf if self.level is None else self.level.bitrate
         self._raise_from = self._now + self._penalty
         self._penalty = min(2.0 * self._penalty, self._settings.longest_cooldown)
 
@@ -328,10 +355,13 @@ class ViewerAdapter:
         if not self._prober.active:
             settled = now - self._changed_at >= settings.settle
             widened = max(path.capacity or 0.0, path.estimate or 0.0) > settings.changed * self._width
-            if (now < self._raise_from and not widened) or rested < settings.rest or not settled:
+            self._bar = self._failed_bitrate if now < self._raise_from and not widened else math.inf
+            if above.bitrate >= self._bar or rested < settings.rest or not settled:
                 return None
             carried = path.estimate or 0.0
-            if carried >= settings.probing.enough * self._need(above) and not self._prober.refused(now, self._need(above)):
+            if carried >= settings.probing.enough * self._need(above) and not self._prober.refused(
+                now, self._need(above)
+            ):
                 return self._raise("headroom", carried, seen)
             if not self._probes:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
@@ -344,7 +374,7 @@ class ViewerAdapter:
 
     def _raise(self, rule: Rule, carried: float, seen: Sample) -> Decision | None:
         """To the best level that `carried` bit/s are enough for."""
-        level = self._best(carried / self._settings.probing.enough)
+        level = self._best(carried / self._settings.probing.enough, below=self._bar)
         if level is None or (self.level is not None and level.bitrate <= self.level.bitrate):
             return None
         self._trial_from = self.level, self._now
@@ -413,13 +443,15 @@ class ViewerAdapter:
         return min(self._settings.most_burden, max(0.2, seen.sent_bitrate / self._need(level)))
 
     def _allowed(self) -> list[Level]:
-        """The levels under the cap of the frame rate, cheapest first; never empty."""
+        """The levels that frame rate and neighbours leave, cheapest first; never empty."""
         cap = self.fps_cap * _SLACK
-        return [level for level in self._levels if level.fps <= cap] or self._levels[:1]
+        end = None if self.cap is None else max(0, self.cap) + 1
+        return [level for level in self._levels[:end] if level.fps <= cap] or self._levels[:1]
 
-    def _best(self, carried: float) -> Level | None:
-        """The best allowed level that needs at most `carried` bit/s."""
-        return next((level for level in reversed(self._allowed()) if self._need(level) <= carried), None)
+    def _best(self, carried: float, *, below: float = math.inf) -> Level | None:
+        """The best allowed level that needs at most `carried` bit/s, of less bitrate than `below`."""
+        allowed = reversed(self._allowed())
+        return next((one for one in allowed if self._need(one) <= carried and one.bitrate < below), None)
 
     def _below(self, level: Level) -> Level | None:
         return next((one for one in reversed(self._allowed()) if one.bitrate < level.bitrate), None)

@@ -42,6 +42,29 @@ class Controller:
         return 0.0 if limit is not None and self._padded >= limit else self.adapter.probe
 
     @property
+    def cap(self) -> int | None:
+        """The place that must not be exceeded for the neighbours' sake."""
+        return self.adapter.cap
+
+    @cap.setter
+    def cap(self, cap: int | None) -> None:
+        self.adapter.cap = cap
+
+    @property
+    def place(self) -> int:
+        """The place of the level, 0 for the cheapest."""
+        return self.adapter.place
+
+    def queue(self, now: float) -> float:
+        """Seconds of queue in the path."""
+        return self.estimator.state(now).queue_delay or 0.0
+
+    @property
+    def tight(self) -> bool:
+        """Whether the path has next to no room for what was lost."""
+        return self.adapter.tight
+
+    @property
     def copies(self) -> int:
         """How often a lost packet should be sent again at once."""
         return self.adapter.copies

@@ -19,6 +19,7 @@ Rule = Literal[
     "resume",
     "overload",
     "relief",
+    "fair-share",
 ]
 
 

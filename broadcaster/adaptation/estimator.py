@@ -20,17 +20,20 @@ TICK = 250e-6
 class EstimatorSettings:
     """Times in seconds.
 
-    `runs`: how many are remembered until their feedback comes. `gap`: what leaves within it belongs together, so that
-    the slices of a keyframe count as one burst. `slot`: the unit of throughput, which is taken over `window`, and over
-    `short` while the queue grows. `loss_slot`, `loss_slots`: the same for losses.
+    `runs`: how many are remembered until their feedback comes. `gap`: what leaves within it belongs together, for
+    `longest` at most, so that the slices of a keyframe count as one burst. `slot`: the unit of throughput, which is
+    taken over `window`, and over `short` while the queue grows. `loss_slot`, `loss_slots`: the same for losses.
     `floor`: the shortest delay is that of the last one to two such times, since clocks drift and routes change.
+    `dark`: without any feedback for so long nothing passed.
 
-    `dark`: without any feedback for so long nothing passed. `stall`: the queue is the least of the last `delays` within it, but of two at least: a medium that others hold for
-    a moment is none. `guard`: a delay above the shortest that is no queue yet, and `standing`: one that is, whatever the trend.
-    `back_off`: what is left of the throughput that a growing queue shows (draft-ietf-rmcat-gcc-02 section 5.5: 0.85).
-    `hold`: the least time between two cuts, for the first one to show. `severe`: a fraction of excess loss that shows
-    the path's end, as in section 6. Loss has other reasons than the rate where less is sent and still this share of it
-    stays (`inherent`), and what arrives scales with what is sent, to this factor (`scales`): the last `stretches` of `judge` seconds are compared, where their rates differ by more than
+    `stall`: the queue is the least of the last `delays` within it, but of two at least, since a radio that others hold
+    for a moment is none. `guard`: a delay above the shortest that is no queue yet, and `standing`: one that is,
+    whatever the trend. `back_off`: what is left of the throughput that a growing queue shows (draft-ietf-rmcat-gcc-02
+    section 5.5: 0.85). `hold`: the least time between two cuts, for the first one to show.
+
+    `severe`: a fraction of excess loss that shows the path's end, as in section 6. Loss has other reasons than the rate
+    where less is sent and still this share of it stays (`inherent`), and what arrives scales with what is sent, to the
+    factor `scales`: the last `stretches` of `judge` seconds are compared, where their rates differ by more than
     `alike`; elsewhere `forget` is the weight of a stretch with less loss than that.
 
     `burst`: packets that arrive in a row tell how fast the path is; the median of the last `bursts` within
@@ -39,6 +42,7 @@ class EstimatorSettings:
 
     runs: int = 128
     gap: float = 0.012
+    longest: float = 0.05
     slot: float = 0.05
     window: int = 10
     short: int = 5
@@ -81,10 +85,10 @@ class _Run:
 class _Group:
     """Runs that belong together, as far as they have arrived."""
 
-    __slots__ = ("arrived", "first_arrival", "last_arrival", "last_sent", "lost", "octets")
+    __slots__ = ("arrived", "first_arrival", "last_arrival", "last_sent", "lost", "octets", "sent")
 
     def __init__(self, sent: float, arrival: float) -> None:
-        self.last_sent = sent
+        self.sent = self.last_sent = sent
         self.first_arrival = self.last_arrival = arrival
         self.arrived = 0
         self.lost = 0
@@ -306,7 +310,8 @@ class PathEstimator:
 
     def _take(self, run: _Run, arrival: float, now: float) -> None:
         group = self._group
-        if group is None or run.at - group.last_sent > self._settings.gap:
+        settings = self._settings
+        if group is None or run.at - group.last_sent > settings.gap or run.at - group.sent > settings.longest:
             if group is not None:
                 self._close(group, now)
             self._group = group = _Group(run.at, arrival)
@@ -356,10 +361,10 @@ class PathEstimator:
             width = min(throughput, throughput if short is None else 8.0 * short)
             self._cut(now, settings.back_off * width)
         elif excess:
-            left = self._left.rate(self._last_sent, settings.window) or 0.0
-            more = left * settings.alike > self._loss_cut_rate and now - self._loss_cut_at >= settings.hold
+            rate = self._left.rate(self._last_sent, settings.window) or 0.0
+            more = rate * settings.alike > self._loss_cut_rate and now - self._loss_cut_at >= settings.hold
             if more or now - self._loss_cut_at >= settings.judge:
-                self._loss_cut_at, self._loss_cut_rate = now, left
+                self._loss_cut_at, self._loss_cut_rate = now, rate
                 self._cut(now, throughput)
         elif usage == "normal" and delay < 2.0 * settings.guard:
             left = self._left.rate(self._last_sent, settings.window)

@@ -17,14 +17,15 @@ class ProbeSettings:
 
     A probe sends `margin` times what the next level needs (LiveKit: 120 %), for at least `shortest` and until the
     estimate reaches `enough` times the need, but for no longer than `patience` times what the estimate takes to follow.
-    Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to. It fails when the queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when
-    bursts come through slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`;
-    where bursts come `wider` times as fast as then, the path has changed and the pause is over.
+    Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to. It fails when the
+    queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when bursts come through
+    slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`; where bursts come
+    `wider` times as fast as then, the path has changed and the pause is over.
 
-    Where the next level needs more than `knock_from`, or `far` times what is sent, a burst of `knock_octets` goes ahead, and tells within `answer`
-    how fast the path is at most; when it is too slow the next one goes after `knock_pause`. None goes where it would
-    fill the path for `knock_longest`.
-    What was found too much is remembered for `memory`.
+    Where the next level needs more than `knock_from`, or `far` times what is sent, a burst of `knock_octets` goes ahead
+    for `knock_time` at most, and tells within `answer` how fast the path is at most; when it is too slow the next one
+    goes after `knock_pause`. None goes where it would fill the path for `knock_longest`. What was found too much is
+    remembered for `memory`.
     """
 
     margin: float = 1.15
@@ -76,8 +77,7 @@ class Prober:
         self._failed_width: float | None = None
         self._knocked_at = -math.inf
         self._caution = 1.0
-        self._refused = math.inf
-        self._refused_at = -math.inf
+        self._refused: dict[float, float] = {}
 
     def mistrust(self) -> None:
         """A level that a probe had found to fit did not: the next ones last longer."""
@@ -85,7 +85,7 @@ class Prober:
 
     def refused(self, now: float, need: float) -> bool:
         """Whether so much, or less, was found too much lately."""
-        return need >= self._refused and now - self._refused_at < self._settings.memory
+        return any(need >= less and now - at < self._settings.memory for less, at in self._refused.items())
 
     @property
     def active(self) -> bool:
@@ -161,8 +161,8 @@ class Prober:
         return None
 
     def _refuse(self, now: float, need: float) -> None:
-        self._refused = need if not self.refused(now, need) else self._refused
-        self._refused_at = now
+        memory = self._settings.memory
+        self._refused = {less: at for less, at in self._refused.items() if now - at < memory} | {need: now}
 
     def _fail(self, now: float, path: PathState) -> Outcome:
         self._refuse(now, self._need)

@@ -263,10 +263,12 @@ static void close_group(bc_path *path, double now) {
 }
 
 static void take(bc_path *path, double at, double octets, double arrival, double now) {
-    if (!path->has_group || at - path->group_sent > path->settings->gap) {
+    const bc_path_settings *settings = path->settings;
+    if (!path->has_group || at - path->group_sent > settings->gap || at - path->group_began > settings->longest) {
         if (path->has_group)
             close_group(path, now);
         path->has_group = 1;
+        path->group_began = at;
         path->group_first = path->group_last = arrival;
         path->group_arrived = path->group_lost = 0;
         path->group_octets = 0.0;

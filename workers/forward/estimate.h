@@ -3,7 +3,7 @@
 
 /* EstimatorSettings and TrendlineSettings, as far as they are used here. */
 typedef struct {
-    double gap, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, inherent, scales, alike, judge, forget, burst_age;
+    double gap, longest, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, inherent, scales, alike, judge, forget, burst_age;
     double span, smoothing, gain, threshold, lowest, highest, up, down, longest_step, outlier, overuse;
     uint32_t window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
 } bc_path_settings;
@@ -33,7 +33,7 @@ struct bc_path {
     uint64_t heard;         /* the highest number that feedback spoke of */
     int64_t ticks;
     double last_arrival, last_sent, waiting_since, feedback_at;
-    double group_sent, group_first, group_last, group_octets;
+    double group_began, group_sent, group_first, group_last, group_octets;
     uint32_t group_arrived, group_lost;
     double floor_since, floor_previous, floor_current;
     double delay, throughput, estimate, rtt;

@@ -36,6 +36,7 @@ def _settings(settings: EstimatorSettings) -> Any:
                 name: getattr(settings, name)
                 for name in [
                     "gap",
+                    "longest",
                     "slot",
                     "loss_slot",
                     "floor",
