@@ -250,6 +250,7 @@ class Viewer(AsyncIOEventEmitter):
         decision = self.adapter.update(now, sample, self._path)
         if decision is not None:
             self._apply(outlet, decision)
+        outlet.copies, outlet.tight = self.adapter.copies, self.adapter.tight
         if outlet.estimator is not None:
             outlet.estimator.watched = self.adapter.probing
         self._feed.forwarder.probe(outlet, self.adapter.probe, self.adapter.probe_octets)

@@ -186,7 +186,7 @@ class Session:
             octets = viewer.kept.get(number)
             if octets is None:
                 continue
-            for _ in range(copies):
+            for _ in range(copies if viewer.budget > burst / 2 else 1):
                 if octets > viewer.budget:
                     return
                 viewer.budget -= octets

@@ -27,7 +27,8 @@ class HistoryLimits:
     waits for a packet.
     `resends` of one packet and `unknown_rtt` (seconds between them while the round-trip time is not known) are
     LiveKit's; `shortest` is the least time between two resends of a packet. `share` is the part of the media octets
-    sent that may be sent again, `burst` the octets on top, about one keyframe.
+    sent that may be sent again, `burst` the octets at once, about one keyframe; `tight_share` and `tight_burst` the same
+    where the path has no room, for resends would only lengthen its queue.
     """
 
     frames: int = 40
@@ -35,8 +36,10 @@ class HistoryLimits:
     resends: int = 3
     shortest: float = 0.02
     unknown_rtt: float = 0.1
-    share: float = 1.0
-    burst: int = 100_000
+    share: float = 0.5
+    burst: int = 60_000
+    tight_share: float = 0.1
+    tight_burst: int = 6_000
 
 
 HISTORY_LIMITS = HistoryLimits()
@@ -66,14 +69,18 @@ class History:
         self._earned = 0
         self.ignored = self.repeats = 0
 
-    def choose(self, lost: Iterable[int], *, now: float, rtt: float | None) -> list[LostPacket]:
-        """Return those of the 16-bit sequence numbers `lost` that may go out again now, and count them as sent.
+    def choose(
+        self, lost: Iterable[int], *, now: float, rtt: float | None, copies: int = 1, tight: bool = False
+    ) -> list[LostPacket]:
+        """Return those of the 16-bit sequence numbers `lost` that may go out again now, and count them as sent: each
+        `copies` times, as long as there is much left of what may be sent again. `tight` says that the path has no room.
 
         `now` is monotonic seconds, `rtt` seconds. What is not sent again is counted in `ignored`, and what was sent
         again before in `repeats`.
         """
         limits, following, octets = self._limits, self._state.sequence, self._state.octets
-        self._budget = min(limits.burst, self._budget + limits.share * (octets - self._earned))
+        share, burst = (limits.tight_share, limits.tight_burst) if tight else (limits.share, limits.burst)
+        self._budget = min(burst, self._budget + share * (octets - self._earned))
         self._earned = octets
         pause = limits.unknown_rtt if rtt is None else max(rtt, limits.shortest)
         chosen = []
@@ -86,9 +93,10 @@ class History:
                 self.ignored += 1
                 continue
             packet, size = found
-            self._budget -= size
+            count = copies if self._budget - copies * size > burst / 2 else 1
+            self._budget -= count * size
             self._resent[number] = (times + 1, now)
-            chosen.append(packet)
+            chosen += [packet] * count
         self._forget()
         return chosen
 

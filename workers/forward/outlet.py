@@ -107,6 +107,8 @@ class OutletListener(Protocol):
 class Outlet:
     """One viewer's end of the fan-out.
 
+    `copies` is how often a lost packet is sent again at once, and `tight` says that the path has no room for resends.
+
     What a fan-out advances stands in `state`, a bc_outlet (kernel.h), and only there.
 
     Counters: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets), `rtx_octets`, `probe_packets`,
@@ -128,6 +130,7 @@ class Outlet:
         "_sdes",
         "_settings",
         "_view",
+        "copies",
         "estimator",
         "extensions",
         "feedback",
@@ -152,6 +155,7 @@ class Outlet:
         "source",
         "srtp",
         "state",
+        "tight",
     )
 
     def __init__(
@@ -166,7 +170,7 @@ class Outlet:
     ) -> None:
         self.parameters = parameters
         self.listener: OutletListener | None = None
-        self.feedback = Feedback()
+        self.feedback, self.copies, self.tight = Feedback(), 1, False
         self.srtp = SrtpSession(keys)
         self.state, self._records = new_state(settings.history.frames)
         self._view = memoryview(ffi.buffer(self._records))
@@ -211,8 +215,7 @@ class Outlet:
 
         self.retransmissions = self.rtx_octets = self.probe_octets = self.probe_packets = 0
         self.nacks = self.plis = self.rtcp_failures = self.rtcp_dropped = 0
-        self._highest = state.sequence - 1
-        self._lost = 0
+        self._highest, self._lost = state.sequence - 1, 0
         self._reported = (0, 0)
         self._keyframe_asked_at: float | None = None
         self._allowance = settings.rtcp_rate
@@ -437,6 +440,6 @@ class Outlet:
         self.nacks += len(lost)
         if self.parameters.rtx_payload_type is None or self.listener is None:
             return
-        chosen = self.history.choose(lost, now=now, rtt=self.feedback.rtt)
+        chosen = self.history.choose(lost, now=now, rtt=self.feedback.rtt, copies=self.copies, tight=self.tight)
         if chosen:
             self.listener.resend(self, chosen)
