@@ -177,7 +177,7 @@ static bc_frame picture(const uint8_t *payload, uint32_t size) {
     };
 }
 
-static const bc_path_settings estimation = {.window = 10, .short_window = 5, .loss_slots = 8, .delays = 8};
+static const bc_path_settings estimation = {.runs = 128, .window = 10, .short_window = 5, .loss_slots = 8, .delays = 8};
 
 static uint64_t total(const bc_outlet *outlets, size_t field) {
     uint64_t sum = 0;

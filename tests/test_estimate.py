@@ -90,7 +90,7 @@ def test_other_settings_are_followed_and_more_than_fits_is_refused() -> None:
     path: Any = FifoPath(both, lambda now: 3e6 if now < 4 else 0.7e6)  # type: ignore[arg-type]
     path.run(8, 2e6)
     both.check(path.now)
-    with pytest.raises(ValueError, match="window is 99, and the kernel has room for"):
+    with pytest.raises(ValueError, match="window is 98, and the kernel has room for 15"):
         NativeEstimator(EstimatorSettings(window=98))
 
 

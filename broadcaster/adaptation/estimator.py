@@ -15,6 +15,9 @@ from broadcaster.adaptation.trendline import Trendline, TrendlineSettings
 TICK = 250e-6
 """Seconds of a tick of transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 3.1)."""
 
+FARTHEST = 2**48
+"""Ticks, 2000 years: a clock that is told to leap on and on stays within what floats tell apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class EstimatorSettings:
@@ -305,7 +308,8 @@ class PathEstimator:
         if self._ticks is None:
             self._ticks = ticks
         else:
-            self._ticks += ((ticks - self._ticks + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+            unwrapped = self._ticks + ((ticks - self._ticks + 0x80000000) & 0xFFFFFFFF) - 0x80000000
+            self._ticks = max(-FARTHEST, min(FARTHEST, unwrapped))
         return self._ticks * TICK
 
     def _take(self, run: _Run, arrival: float, now: float) -> None:

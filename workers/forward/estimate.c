@@ -24,11 +24,14 @@ enum {
 };
 
 static const double TICK = 250e-6;
+static const int64_t FARTHEST = (int64_t)1 << 48;   /* ticks: estimator.FARTHEST */
 static const int64_t FAR = (int64_t)1 << 52;    /* slots beyond this are no times */
 
 static double least(double a, double b) { return b < a ? b : a; }
 static double most(double a, double b) { return b > a ? b : a; }
-static uint32_t at_most(uint32_t value, uint32_t limit) { return value < limit ? value : limit; }
+
+/* How many places of an array are in use: one at least, whatever the settings say, and no more than there are. */
+static uint32_t places(uint32_t wanted, uint32_t limit) { return wanted < 1 ? 1 : wanted < limit ? wanted : limit; }
 
 void bc_path_open(bc_path *path, const bc_path_settings *settings) {
     memset(path, 0, sizeof *path);
@@ -94,10 +97,10 @@ static double slots_sum(const bc_slots *slots, uint32_t size, double length, dou
 
 static uint32_t rate_slots(const bc_path_settings *settings) {
     uint32_t longest = settings->window > settings->short_window ? settings->window : settings->short_window;
-    return at_most(longest + 1, SLOTS);
+    return places(longest, SLOTS - 1) + 1;
 }
 
-static uint32_t loss_slots(const bc_path_settings *settings) { return at_most(settings->loss_slots + 1, SLOTS); }
+static uint32_t loss_slots(const bc_path_settings *settings) { return places(settings->loss_slots, SLOTS - 1) + 1; }
 
 /* --- the trend -------------------------------------------------------------------------------------------------- */
 
@@ -160,9 +163,9 @@ static void take_delay(bc_path *path, double arrival, double sent, double now) {
     }
     path->floor_current = least(path->floor_current, delay);
     double lowest = least(path->floor_previous, path->floor_current);
-    uint32_t places = at_most(settings->delays, DELAYS), gone = 0;
-    if (path->delays_kept >= places) {
-        path->delays_kept = places - 1;
+    uint32_t room = places(settings->delays, DELAYS), gone = 0;
+    if (path->delays_kept >= room) {
+        path->delays_kept = room - 1;
         memmove(path->recent, path->recent + 2, (size_t)2 * path->delays_kept * sizeof(double));
     }
     path->recent[2 * path->delays_kept] = arrival;
@@ -183,7 +186,7 @@ static void take_delay(bc_path *path, double arrival, double sent, double now) {
     path->delays++;
     path->smoothed = settings->smoothing * path->smoothed + (1.0 - settings->smoothing) * delay;
     double step = path->points_kept ? arrival - path->points[2 * (path->points_kept - 1)] : 0.0;
-    uint32_t room = at_most(settings->points, POINTS);
+    room = places(settings->points, POINTS);
     if (path->points_kept >= room)
         drop_points(path, path->points_kept - room + 1);
     path->points[2 * path->points_kept] = arrival;
@@ -201,6 +204,8 @@ static void take_delay(bc_path *path, double arrival, double sent, double now) {
 
 /* --- from packets to groups ------------------------------------------------------------------------------------- */
 
+static uint32_t runs_of(const bc_path *path) { return places(path->settings->runs, RUNS); }
+
 void bc_path_sent(bc_path *path, double now, uint16_t sequence, uint32_t packets, uint32_t octets) {
     if (packets == 0)
         return;
@@ -211,7 +216,7 @@ void bc_path_sent(bc_path *path, double now, uint16_t sequence, uint32_t packets
             return;
     }
     path->next = first + packets;
-    path->runs[path->runs_added++ % RUNS] = (bc_run){first, now, packets, octets};
+    path->runs[path->runs_added++ % runs_of(path)] = (bc_run){first, now, packets, octets};
     if (isnan(path->waiting_since))
         path->waiting_since = now;
 }
@@ -222,10 +227,10 @@ static int holds(const bc_run *run, uint64_t number) {
 
 /* The run that holds packet `number`, at `*place` in the order in which runs were added; NULL: it is forgotten. */
 static const bc_run *find(const bc_path *path, uint64_t number, uint64_t *place) {
-    uint64_t low = path->runs_added > RUNS ? path->runs_added - RUNS : 0, high = path->runs_added;
+    uint64_t runs = runs_of(path), low = path->runs_added > runs ? path->runs_added - runs : 0, high = path->runs_added;
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
-        if (path->runs[middle % RUNS].first <= number)
+        if (path->runs[middle % runs].first <= number)
             low = middle + 1;
         else
             high = middle;
@@ -233,7 +238,7 @@ static const bc_run *find(const bc_path *path, uint64_t number, uint64_t *place)
     if (low == 0)
         return NULL;
     *place = low - 1;
-    const bc_run *run = &path->runs[*place % RUNS];
+    const bc_run *run = &path->runs[*place % runs];
     return holds(run, number) ? run : NULL;
 }
 
@@ -243,6 +248,7 @@ static double time_of(bc_path *path, uint32_t ticks) {
         path->has_ticks = 1;
     } else {
         path->ticks += (int64_t)(((uint64_t)ticks - (uint64_t)path->ticks + 0x80000000u) & 0xFFFFFFFFu) - 0x80000000;
+        path->ticks = path->ticks > FARTHEST ? FARTHEST : path->ticks < -FARTHEST ? -FARTHEST : path->ticks;
     }
     return (double)path->ticks * TICK;
 }
@@ -252,7 +258,7 @@ static void close_group(bc_path *path, double now) {
     if (path->group_arrived < settings->burst || path->group_lost)
         return;
     double spread = most(path->group_last - path->group_first, TICK);
-    uint32_t room = at_most(settings->bursts, BURSTS);
+    uint32_t room = places(settings->bursts, BURSTS);
     if (path->bursts_kept >= room) {
         path->bursts_kept = room - 1;
         memmove(path->bursts, path->bursts + 2, (size_t)2 * path->bursts_kept * sizeof(double));
@@ -312,7 +318,7 @@ static void compare(bc_path *path, double now) {
 
 static void judge_loss(bc_path *path, double now, double octets, uint32_t lost, uint32_t received) {
     const bc_path_settings *settings = path->settings;
-    uint32_t room = at_most(settings->stretches, STRETCHES), kept = path->stretches_kept;
+    uint32_t room = places(settings->stretches, STRETCHES), kept = path->stretches_kept;
     if (!kept || now - path->stretches[kept - 1].since >= settings->judge) {
         compare(path, now);
         if (kept >= room) {
@@ -370,7 +376,7 @@ static void estimate_anew(bc_path *path, double now) {
 
 void bc_path_arrived(bc_path *path, double now, const bc_arrival *arrivals, uint32_t count) {
     const bc_path_settings *settings = path->settings;
-    uint32_t received = 0, lost = 0, size = rate_slots(settings);
+    uint32_t received = 0, lost = 0, size = rate_slots(settings), runs = runs_of(path);
     double octets = 0.0, newest_sent = NAN;
     const bc_run *run = NULL;
     uint64_t place = 0;
@@ -380,8 +386,8 @@ void bc_path_arrived(bc_path *path, double now, const bc_arrival *arrivals, uint
     for (uint32_t index = 0; index < count; index++) {
         uint64_t number = path->next - ((path->next - arrivals[index].sequence) & 0xFFFF);
         if (run == NULL || !holds(run, number)) {
-            if (run != NULL && place + 1 < path->runs_added && holds(&path->runs[(place + 1) % RUNS], number))
-                run = &path->runs[++place % RUNS];
+            if (run != NULL && place + 1 < path->runs_added && holds(&path->runs[(place + 1) % runs], number))
+                run = &path->runs[++place % runs];
             else
                 run = find(path, number, &place);
             if (run == NULL)

@@ -3,9 +3,10 @@
 
 /* EstimatorSettings and TrendlineSettings, as far as they are used here. */
 typedef struct {
-    double gap, longest, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, inherent, scales, alike, judge, forget, burst_age;
+    double gap, longest, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, inherent, scales;
+    double alike, judge, forget, burst_age;
     double span, smoothing, gain, threshold, lowest, highest, up, down, longest_step, outlier, overuse;
-    uint32_t window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
+    uint32_t runs, window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
 } bc_path_settings;
 
 typedef struct {
@@ -31,7 +32,7 @@ struct bc_path {
     uint64_t runs_added;    /* a ring: the newest run is number runs_added - 1 */
     uint64_t next;          /* extended number behind the last one sent; counts from 2^16 on, so that 0 is none */
     uint64_t heard;         /* the highest number that feedback spoke of */
-    int64_t ticks;
+    int64_t ticks;          /* unwrapped */
     double last_arrival, last_sent, waiting_since, feedback_at;
     double group_began, group_sent, group_first, group_last, group_octets;
     uint32_t group_arrived, group_lost;

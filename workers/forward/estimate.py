@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import lru_cache
 from typing import Any, Protocol
 
 from broadcaster.adaptation.estimator import EstimatorSettings, PathEstimator
 from broadcaster.adaptation.path import PathState
 from workers.forward.state import ffi, lib
+
+_DEFAULT = EstimatorSettings()
 
 
 class Estimator(Protocol):
@@ -27,74 +31,28 @@ class Estimator(Protocol):
         """Whether there is news since the last call: congestion has begun, or a watched feedback came."""
 
 
-def _settings(settings: EstimatorSettings) -> Any:
-    trend = settings.trendline
-    return ffi.new(
-        "bc_path_settings *",
-        {
-            **{
-                name: getattr(settings, name)
-                for name in [
-                    "gap",
-                    "longest",
-                    "slot",
-                    "loss_slot",
-                    "floor",
-                    "dark",
-                    "stall",
-                    "delays",
-                    "guard",
-                    "standing",
-                    "back_off",
-                    "hold",
-                    "severe",
-                    "inherent",
-                    "scales",
-                    "alike",
-                    "judge",
-                    "forget",
-                    "burst_age",
-                    "window",
-                    "loss_slots",
-                    "burst",
-                    "bursts",
-                    "stretches",
-                ]
-            },
-            **{
-                name: getattr(trend, name)
-                for name in [
-                    "span",
-                    "smoothing",
-                    "gain",
-                    "threshold",
-                    "lowest",
-                    "highest",
-                    "up",
-                    "down",
-                    "longest_step",
-                    "outlier",
-                    "overuse",
-                    "full",
-                ]
-            },
-            "short_window": settings.short,
-            "points": trend.window,
-        },
-    )
+@lru_cache(maxsize=16)
+def _shared(settings: EstimatorSettings) -> Any:
+    """One bc_path_settings for all viewers with the same.
+
+    Raises KeyError for a setting that the kernel does not know: it would not follow it.
+    """
+    _check(settings)
+    values = asdict(settings)
+    trend = values.pop("trendline")
+    values["short_window"] = values.pop("short")  # C has a type of this name
+    trend["points"] = trend.pop("window")
+    return ffi.new("bc_path_settings *", values | trend)
 
 
 class NativeEstimator:
     """A bc_path (estimate.h): the kernel tells it what left and what arrived, without Python.
 
-    `settings` may ask for less than the arrays of estimate.h hold, not for more: ValueError.
+    Raises ValueError for `settings` that ask for more than the arrays of estimate.h hold, or for nothing.
     """
 
     def __init__(self, settings: EstimatorSettings | None = None) -> None:
-        settings = settings or _DEFAULT
-        if settings is not _DEFAULT:
-            _check(settings)
-        self._settings = _DEFAULT_NATIVE if settings is _DEFAULT else _settings(settings)
+        self._settings = _shared(settings or _DEFAULT)
         self.pointer = ffi.new("bc_path *")
         lib.bc_path_open(self.pointer, self._settings)
 
@@ -145,9 +103,10 @@ class PythonEstimator(PathEstimator):
         self._told = False
 
     def arrived(self, now: float, arrivals: Iterable[tuple[int, int | None]]) -> None:
-        before = self.congested
+        before, measured = self.congested, self._measured
         super().arrived(now, arrivals)
-        self._told = self._told or self.watched or (self.congested and not before)
+        if self._measured > measured:
+            self._told = self._told or self.watched or (self.congested and not before)
 
     def take_told(self) -> bool:
         told, self._told = self._told, False
@@ -166,9 +125,9 @@ def _known(value: float) -> float | None:
 def _check(settings: EstimatorSettings) -> None:
     room = {
         "runs": (settings.runs, _length("runs")),
-        "window": (settings.window + 1, _slots()),
-        "short": (settings.short + 1, _slots()),
-        "loss_slots": (settings.loss_slots + 1, _slots()),
+        "window": (settings.window, _slots() - 1),
+        "short": (settings.short, _slots() - 1),
+        "loss_slots": (settings.loss_slots, _slots() - 1),
         "bursts": (settings.bursts, _length("bursts") // 2),
         "stretches": (settings.stretches, _length("stretches")),
         "delays": (settings.delays, _length("recent") // 2),
@@ -177,6 +136,11 @@ def _check(settings: EstimatorSettings) -> None:
     for name, (wanted, most) in room.items():
         if wanted > most:
             raise ValueError(f"{name} is {wanted}, and the kernel has room for {most}")
+        if wanted < 1:
+            raise ValueError(f"{name} is {wanted}, and the kernel needs one at least")
+    for name in ("slot", "loss_slot", "judge"):
+        if not 0.0 < (seconds := getattr(settings, name)) < math.inf:
+            raise ValueError(f"{name} is {seconds}, and no length of time")
 
 
 def _length(name: str) -> int:
@@ -187,7 +151,3 @@ def _length(name: str) -> int:
 def _slots() -> int:
     length: int = dict(ffi.typeof("bc_slots").fields)["sums"].type.length
     return length
-
-
-_DEFAULT = EstimatorSettings()
-_DEFAULT_NATIVE = _settings(_DEFAULT)
