@@ -48,7 +48,7 @@ void bc_path_open(bc_path *path, const bc_path_settings *settings) {
 
 static int64_t slot_of(double at, double length) {
     double slot = floor(at / length);
-    return slot < 0.0 ? 0 : slot > (double)FAR ? FAR : (int64_t)slot;
+    return !(slot > 0.0) ? 0 : slot > (double)FAR ? FAR : (int64_t)slot;
 }
 
 /* `size` is how many of the sums are in use. */
@@ -193,7 +193,7 @@ static void take_delay(bc_path *path, double arrival, double sent, double now) {
     path->points[2 * path->points_kept + 1] = path->smoothed;
     path->points_kept++;
     uint32_t old = 0;
-    while (arrival - path->points[2 * old] > settings->span)
+    while (old + 1 < path->points_kept && arrival - path->points[2 * old] > settings->span)
         old++;
     drop_points(path, old);
     double full = path->delays < settings->full ? (double)path->delays : (double)settings->full;
