@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from broadcaster.adaptation.adapter import ViewerAdapter
 from broadcaster.adaptation.controller import Controller
 from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.remb import RembEstimator
-from broadcaster.adaptation.adapter import ViewerAdapter
 from broadcaster.adaptation.samples import Sample
 
 
@@ -125,8 +125,8 @@ class LiveKit(Never):
 
 class OvenMediaEngine(Never):
     """OvenMediaEngine's rule, once a second: down a rendition where 1.1 times the estimate is no more than its bitrate
-    and does not rise, not within 10 s of going up; up one where 0.75 times the estimate exceeds it, again only after 10 s
-    for each time that it was chosen. Renditions have no layers. The estimate is REMB.
+    and does not rise, not within 10 s of going up; up one where 0.75 times the estimate exceeds it, again only after
+    10 s for each time that it was chosen. Renditions have no layers. The estimate is REMB.
     """
 
     def __init__(self, levels: Sequence[Level], start: Level) -> None:

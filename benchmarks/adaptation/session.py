@@ -28,8 +28,8 @@ BURST = 0.1
 
 RESENDS, RESENDS_BURST = 0.5, 40_000
 TIGHT, TIGHT_BURST = 0.1, 6_000
-"""The share of the media that may be sent again, and octets at once (workers.forward.history); of ours while the path is
-congested."""
+"""The share of the media that may be sent again, and octets at once (workers.forward.history); of ours while the path
+is congested."""
 
 LOOK = 0.02
 FEEDBACK = 3
@@ -141,7 +141,9 @@ class Session:
                 if selector.accepts(frame):
                     level = selector.current
                     assert level is not None
-                    self._begin(now, number, viewer, Frame(frame.rung, frame.layer, frame.keyframe, level, now, set()), size)
+                    self._begin(
+                        now, number, viewer, Frame(frame.rung, frame.layer, frame.keyframe, level, now, set()), size
+                    )
             self._pad(now, viewer)
         self._at(now + 1 / FPS, "picture", 0)
 

@@ -238,9 +238,7 @@ class ViewerAdapter:
         if level is None:
             return self._resume(seen)
         worse = (
-            self._give_way(level, seen, path)
-            or self._shorten(level, seen, path, rtt_high)
-            or self._share(level, seen)
+            self._give_way(level, seen, path) or self._shorten(level, seen, path, rtt_high) or self._share(level, seen)
         )
         if worse is None and loss_high >= settings.loss_hold:
             worse = self._give_up_frames(level, seen, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,9 @@ class NeighbourSettings:
     least: int = 3
 
 
+_Viewer = TypeVar("_Viewer", bound=Hashable)
+
+
 class Neighbours:
     """The viewers behind one address. Pure."""
 
@@ -30,7 +34,7 @@ class Neighbours:
         self._settings = settings or NeighbourSettings()
         self._shared_at = -math.inf
 
-    def cap(self, now: float, viewers: Mapping[Hashable, tuple[int, float]]) -> int | None:
+    def cap(self, now: float, viewers: Mapping[_Viewer, tuple[int, float]]) -> int | None:
         """The place (0 is the lowest level) that nobody should exceed, None: no limit.
 
         `viewers` maps each to the place of its level and the seconds of queue in its path.
