@@ -320,7 +320,8 @@ class ViewerAdapter:
         return None if lower is None or lower == level else self._lower("loss-high", lower, seen)
 
     def _lower(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
-        if rule in ("estimate-low", "rtt-high") and self._trial_from is not None:
+        blamed = rule in ("estimate-low", "rtt-high") or (rule == "loss-high" and self._loses)
+        if blamed and self._trial_from is not None:
             before, since = self._trial_from
             if self._now - since <= self._settings.trial:
                 if before is not None and (seen.estimate or 0.0) >= 0.8 * self._need(before):

@@ -48,6 +48,7 @@ def _settings(settings: EstimatorSettings) -> Any:
                     "back_off",
                     "hold",
                     "severe",
+                    "shows",
                     "inherent",
                     "scales",
                     "alike",
