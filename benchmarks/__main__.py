@@ -20,7 +20,7 @@ from benchmarks import report
 
 PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE / "results"
-NAMES = ("inbound", "ladder", "link", "sending", "start", "viewers")
+NAMES = ("adaptation", "inbound", "ladder", "link", "sending", "start", "viewers")
 """Modules of this package that have `run() -> dict`."""
 
 LONG = ("browser",)

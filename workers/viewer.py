@@ -300,6 +300,22 @@ class Viewer(AsyncIOEventEmitter):
         self._bus.publish("adaptation", event, stream=self.stream, viewer=self.id)
 
     @property
+    def host(self) -> str | None:
+        """The address that this viewer is behind; None before it is connected."""
+        path = self._peer.path
+        return None if path is None or self._outlet is None else str(path.address[0])
+
+    @property
+    def queue(self) -> float:
+        """Seconds of queue in the path, as far as it is known."""
+        return self._path.queue_delay or 0.0
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Media packets that left, and packets that did not."""
+        return (0, 0) if self._outlet is None else (self._outlet.packets, self._outlet.drops)
+
+    @property
     def carried(self) -> tuple[int, float] | None:
         """The rung that this viewer has settled on and what its path carries, in bit/s; None while that is not known.
 

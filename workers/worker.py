@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from broadcaster.adaptation.neighbours import Neighbours
 from broadcaster.bus import Bus, new_epoch
 from broadcaster.bus.messages import (
     Joined,
@@ -35,6 +36,7 @@ from broadcaster.errors import BusError, OverloadedError, SessionNotFoundError
 from broadcaster.stream import StreamDescription
 from workers import sdp
 from workers.forward import default_fanout
+from workers.overload import OverloadMeter
 from workers.streams import Feeds
 from workers.transport import Endpoint
 from workers.viewer import DEFAULT_VIEWER_SETTINGS, Viewer, ViewerSettings
@@ -83,6 +85,8 @@ class Worker:
         """Set when another process has taken this worker's name."""
         self._lease = bus.lease("worker", id, self._describe, on_taken=self.replaced.set)
         self._links: dict[str, list[str]] = {}
+        self._meter = OverloadMeter()
+        self._neighbours: dict[str, Neighbours] = {}
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -234,12 +238,15 @@ class Worker:
             due = max(due + self.settings.tick, loop.time())
             await asyncio.sleep(due - loop.time())
             try:
-                self._tick()
+                self._tick(loop.time() - due)
             except Exception:
                 log.exception("a look at the viewers failed")
 
-    def _tick(self) -> None:
+    def _tick(self, lag: float) -> None:
+        """`lag`: by how many seconds it comes late."""
         now = time.monotonic()
+        self._measure_load(now, lag)
+        self._compare_neighbours(now)
         for feed in self._feeds.running():
             feed.forwarder.tick(now)
         for viewer in list(self.viewers.values()):
@@ -250,6 +257,31 @@ class Worker:
         self._ticks += 1
         if self.viewers and self._ticks % self.settings.refresh == 0:
             self._later(self._bus.refresh_sessions(list(self.viewers)))
+
+    def _measure_load(self, now: float, lag: float) -> None:
+        """Our own overload is no fault of anybody's network: all viewers give up frames alike."""
+        counts = [viewer.counts for viewer in self.viewers.values()]
+        packets, drops = sum(one[0] for one in counts), sum(one[1] for one in counts)
+        before = self._meter.overloaded
+        overloaded = self._meter.update(now, lag=lag, packets=packets, drops=drops)
+        if overloaded != before:
+            said = "overloaded: all viewers get fewer frames" if overloaded else "no longer overloaded"
+            log.warning("%s; the event loop is late by %.0f ms", said, 1000 * lag)
+        for viewer in self.viewers.values():
+            viewer.adapter.overloaded = overloaded
+
+    def _compare_neighbours(self, now: float) -> None:
+        """Viewers behind one address may share a line, and then nobody should have all of it."""
+        behind: dict[str, list[Viewer]] = {}
+        for viewer in self.viewers.values():
+            if (host := viewer.host) is not None:
+                behind.setdefault(host, []).append(viewer)
+        self._neighbours = {host: self._neighbours.get(host) or Neighbours() for host in behind}
+        for host, viewers in behind.items():
+            places = {viewer.id: (viewer.adapter.place, viewer.queue) for viewer in viewers}
+            cap = self._neighbours[host].cap(now, places)
+            for viewer in viewers:
+                viewer.adapter.cap = cap
 
     def _tell_audiences(self) -> None:
         found: dict[str, dict[int, list[float]]] = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from broadcaster.adaptation.adapter import ViewerAdapter
 from broadcaster.adaptation.controller import Controller
 from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.remb import RembEstimator
-from broadcaster.adaptation.adapter import ViewerAdapter
 from broadcaster.adaptation.samples import Sample
 
 
@@ -67,7 +67,8 @@ class Thresholds(Never):
 class LiveKit(Never):
     """LiveKit's allocator over REMB, with its constants: congested below 0.95 of the expected usage while the trend
     falls (Kendall's tau below -0.6), then the best level that the estimate carries; probes to the usage plus the larger
-    of 120 % of the next step and 200 kbit/s, every 3 s, 1.5 times as long after each failure, up to 2 minutes.
+    of 120 % of the next step and 200 kbit/s, for 200 ms at first, every 3 s, 1.5 times as long after each failure, up to
+    2 minutes.
     """
 
     def __init__(self, levels: Sequence[Level], start: Level) -> None:
@@ -78,6 +79,11 @@ class LiveKit(Never):
         self._goal = 0.0
         self._until = 0.0
         self._held = 0.0
+        self._length = 0.2
+
+    def tick(self, now: float) -> None:
+        if self.probe and now >= self._until:
+            self.probe = 0.0
 
     def reported(
         self, now: float, *, loss: float | None, rtt: float | None, jitter: float | None, remb: float | None
@@ -88,10 +94,10 @@ class LiveKit(Never):
         self._estimates = [*self._estimates, remb][-10:]
         assert self.level is not None
         usage = self.level.bitrate
-        if self.probe:
+        if self._goal:
             if remb >= self._goal:
                 self._climb(now, remb)
-            elif now >= self._until or (self._falls(6) and remb < usage):
+            elif now >= self._until + 1.0 or remb < 0.95 * usage:
                 self._stop(now, failed=True)
             return
         if remb < 0.95 * usage and (self._falls(8) or remb < 0.8 * usage) and now - self._held > 1.0:
@@ -102,7 +108,7 @@ class LiveKit(Never):
             step = self.levels[self.place + 1].bitrate - usage
             self._goal = usage + step
             self.probe = (usage + max(1.2 * step, 200_000)) * 1.06
-            self._until = now + 2.5
+            self._until = now + self._length
 
     def _falls(self, samples: int) -> bool:
         recent = self._estimates[-samples:]
@@ -117,7 +123,8 @@ class LiveKit(Never):
         self._stop(now, failed=False)
 
     def _stop(self, now: float, *, failed: bool) -> None:
-        self.probe = 0.0
+        self.probe = self._goal = 0.0
+        self._length = min(2.0, 1.5 * self._length) if failed else 0.2
         self._wait = min(120.0, 1.5 * self._wait) if failed else 3.0
         self._next = now + self._wait
         self._estimates = []
@@ -125,8 +132,8 @@ class LiveKit(Never):
 
 class OvenMediaEngine(Never):
     """OvenMediaEngine's rule, once a second: down a rendition where 1.1 times the estimate is no more than its bitrate
-    and does not rise, not within 10 s of going up; up one where 0.75 times the estimate exceeds it, again only after 10 s
-    for each time that it was chosen. Renditions have no layers. The estimate is REMB.
+    and does not rise, not within 10 s of going up; up one where 0.75 times the estimate exceeds it, again only after
+    10 s for each time that it was chosen. Renditions have no layers. The estimate is REMB.
     """
 
     def __init__(self, levels: Sequence[Level], start: Level) -> None:

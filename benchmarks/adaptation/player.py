@@ -182,7 +182,9 @@ class Remb:
         if self._over and now - self._held > 0.3:
             self.value, self._held = min(self.value, self.BACK_OFF * arriving), now
         elif now - self._held > 0.5:
-            self.value = max(self.value, min(self.value * self.GROWTH ** (now - self._updated), self.PLATEAU * arriving))
+            self.value = max(
+                self.value, min(self.value * self.GROWTH ** (now - self._updated), self.PLATEAU * arriving)
+            )
         self._over, self._updated = False, now
         self.value = max(30_000.0, self.value)
         return self.value

@@ -20,9 +20,9 @@ FREEZE_COST = 2.0
 SWITCH_COST, SWITCHES_FREE = 0.5, 4.0
 DELAY_COST, DELAY_FREE = 20.0, 0.2
 """The score: 100 times the quality shown over the quality of the best level that fits (a frozen picture is worth
-nothing), less FREEZE_COST for each percent of time in freezes, less SWITCH_COST for each change of level a minute beyond
-SWITCHES_FREE, less DELAY_COST for each second of the p95 of the queue beyond DELAY_FREE; not below 0. The quality of a
-level is that of broadcaster.adaptation.plan."""
+nothing), less FREEZE_COST for each percent of time in freezes, less SWITCH_COST for each change of level a minute
+beyond SWITCHES_FREE, less DELAY_COST for each second of the p95 of the queue beyond DELAY_FREE; not below 0. The
+quality of a level is that of broadcaster.adaptation.plan."""
 
 
 def _qualities() -> dict[Level, float]:
@@ -69,7 +69,7 @@ def allowed(trace: Trace, at: float) -> Level | None:
         return None
     rate = trace.link.capacity.at(at)
     if trace.name == "wifi":
-        rate = max(rate, max(one for _, one in trace.link.capacity.steps))
+        rate = max(one for _, one in trace.link.capacity.steps)
     return best_fitting(rate / trace.viewers, frames_capped=trace.frames_capped)
 
 

@@ -26,10 +26,12 @@ PADDING = 1200
 BURST = 0.1
 """Seconds of a probe's rate that may be made up for at once."""
 
-RESENDS, RESENDS_BURST = 0.5, 40_000
+PLAIN, PLAIN_BURST = 0.25, 20_000
+"""The share of the media that may be sent again, and octets at once."""
+
+ROOMY, ROOMY_BURST = 0.5, 60_000
 TIGHT, TIGHT_BURST = 0.1, 6_000
-"""The share of the media that may be sent again, and octets at once (workers.forward.history); of ours while the path is
-congested."""
+"""The same of ours (workers.forward.history), where the path has room and while it has not."""
 
 LOOK = 0.02
 FEEDBACK = 3
@@ -60,7 +62,7 @@ class Viewer:
     sequence: int = 0
     media: int = 0
     kept: dict[int, int] = field(default_factory=dict)
-    budget: float = RESENDS_BURST
+    budget: float = PLAIN_BURST
     earned_to: int = 0
     flying: deque[tuple[int, float | None]] = field(default_factory=deque)
     arriving: list[tuple[float, int, int, float, int, bool]] = field(default_factory=list)
@@ -141,7 +143,9 @@ class Session:
                 if selector.accepts(frame):
                     level = selector.current
                     assert level is not None
-                    self._begin(now, number, viewer, Frame(frame.rung, frame.layer, frame.keyframe, level, now, set()), size)
+                    self._begin(
+                        now, number, viewer, Frame(frame.rung, frame.layer, frame.keyframe, level, now, set()), size
+                    )
             self._pad(now, viewer)
         self._at(now + 1 / FPS, "picture", 0)
 
@@ -177,8 +181,8 @@ class Session:
     def _resend(self, now: float, viewer: Viewer, numbers: object) -> None:
         assert isinstance(numbers, list)
         copies = getattr(viewer.control, "copies", 1)
-        tight = getattr(viewer.control, "tight", False)
-        share, burst = (TIGHT, TIGHT_BURST) if tight else (RESENDS, RESENDS_BURST)
+        tight = getattr(viewer.control, "tight", None)
+        share, burst = {None: (PLAIN, PLAIN_BURST), False: (ROOMY, ROOMY_BURST), True: (TIGHT, TIGHT_BURST)}[tight]
         earned = sum(viewer.kept.get(number, 0) for number in range(viewer.earned_to, viewer.media))
         viewer.earned_to = viewer.media
         viewer.budget = min(burst, viewer.budget + share * earned)

@@ -1,4 +1,4 @@
-"""The stream of the simulation: the default ladder of a 1280x720 source at 30 pictures a second, encoded once for all."""
+"""The stream of the simulation: the default ladder of 1280x720 at 30 pictures a second, encoded once for all."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class _Encoding:
         shares = LAYER_SHARES[rung.layers]
         alone = [share - before for share, before in zip(shares, (0.0, *shares), strict=False)]
         period = self._pattern.layers
-        self._means = [rung.bitrate / 8 / FPS * alone[layer] * len(period) / period.count(layer) for layer in range(rung.layers)]
+        self._means = [
+            rung.bitrate / 8 / FPS * alone[layer] * len(period) / period.count(layer) for layer in range(rung.layers)
+        ]
 
     def ask(self) -> None:
         self._asked = True

@@ -13,10 +13,10 @@ M = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """`seconds` of a link that `viewers` share. `steady`: the path does not change. `drops` and `rises` are the times at
-    which the capacity falls to a third or so, and comes back. `deep`: the link itself makes long queues or none can be
-    kept short. `dark`: nothing can be shown for a while. `frames_capped`: lasting loss of 5 % and more, for which the API's
-    rule asks for fewer frames."""
+    """`seconds` of a link that `viewers` share. `steady`: the path does not change. `drops` and `rises` are the times
+    at which the capacity falls to a third or so, and comes back. `deep`: the link itself makes long queues or none can
+    be kept short. `dark`: nothing can be shown for a while. `frames_capped`: lasting loss of 5 % and more, for which
+    the API's rule asks for fewer frames."""
 
     name: str
     about: str
@@ -60,7 +60,9 @@ def _stalls(seed: int, rate: float, seconds: float, every: float, longest: float
 
 
 def _steady(rate: float, delay: float) -> Trace:
-    return Trace(f"steady-{rate / M:g}", f"{rate / M:g} Mbit/s", 90, LinkSettings(_constant(rate), delay=delay), steady=True)
+    return Trace(
+        f"steady-{rate / M:g}", f"{rate / M:g} Mbit/s", 90, LinkSettings(_constant(rate), delay=delay), steady=True
+    )
 
 
 def _lossy(loss: float) -> Trace:
@@ -101,7 +103,13 @@ TRACES: tuple[Trace, ...] = (
         105,
         LinkSettings(Capacity([(15.0 * n, rate * M) for n, rate in enumerate((0.4, 1, 2, 4, 2, 1, 0.4))])),
     ),
-    Trace("lte-1", "a walk from 0.5 to 8 Mbit/s", 90, LinkSettings(_walk(3, 0.5 * M, 8 * M, 90), delay=0.035, queue=1.0), deep=True),
+    Trace(
+        "lte-1",
+        "a walk from 0.5 to 8 Mbit/s",
+        90,
+        LinkSettings(_walk(3, 0.5 * M, 8 * M, 90), delay=0.035, queue=1.0),
+        deep=True,
+    ),
     Trace("lte-2", "another", 90, LinkSettings(_walk(11, 0.5 * M, 8 * M, 90), delay=0.035, queue=1.0), deep=True),
     Trace(
         "wifi",

@@ -238,9 +238,7 @@ class ViewerAdapter:
         if level is None:
             return self._resume(seen)
         worse = (
-            self._give_way(level, seen, path)
-            or self._shorten(level, seen, path, rtt_high)
-            or self._share(level, seen)
+            self._give_way(level, seen, path) or self._shorten(level, seen, path, rtt_high) or self._share(level, seen)
         )
         if worse is None and loss_high >= settings.loss_hold:
             worse = self._give_up_frames(level, seen, path)
@@ -322,7 +320,8 @@ class ViewerAdapter:
         return None if lower is None or lower == level else self._lower("loss-high", lower, seen)
 
     def _lower(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
-        if rule in ("estimate-low", "rtt-high") and self._trial_from is not None:
+        blamed = rule in ("estimate-low", "rtt-high") or (rule == "loss-high" and self._loses)
+        if blamed and self._trial_from is not None:
             before, since = self._trial_from
             if self._now - since <= self._settings.trial:
                 if before is not None and (seen.estimate or 0.0) >= 0.8 * self._need(before):

@@ -34,10 +34,11 @@ class EstimatorSettings:
     whatever the trend. `back_off`: what is left of the throughput that a growing queue shows (draft-ietf-rmcat-gcc-02
     section 5.5: 0.85). `hold`: the least time between two cuts, for the first one to show.
 
-    `severe`: a fraction of excess loss that shows the path's end, as in section 6. Loss has other reasons than the rate
-    where less is sent and still this share of it stays (`inherent`), and what arrives scales with what is sent, to the
-    factor `scales`: the last `stretches` of `judge` seconds are compared, where their rates differ by more than
-    `alike`; elsewhere `forget` is the weight of a stretch with less loss than that.
+    `severe`: a fraction of excess loss that shows the path's end, as in section 6; it is congestion for `shows` after
+    each cut. Loss has other reasons than the rate where less is sent and still this share of it stays (`inherent`), and
+    what arrives scales with what is sent, to the factor `scales`: the last `stretches` of `judge` seconds are compared,
+    where their rates differ by more than `alike`; elsewhere `forget` is the weight of a stretch with less loss than
+    that.
 
     `burst`: packets that arrive in a row tell how fast the path is; the median of the last `bursts` within
     `burst_age` counts.
@@ -60,6 +61,7 @@ class EstimatorSettings:
     back_off: float = 0.9
     hold: float = 0.4
     severe: float = 0.08
+    shows: float = 1.3
     inherent: float = 0.5
     scales: float = 1.1
     alike: float = 0.8
@@ -374,7 +376,7 @@ class PathEstimator:
             left = self._left.rate(self._last_sent, settings.window)
             shown = throughput if left is None else min(throughput, 8.0 * left)
             self._estimate = shown if self._estimate is None else max(self._estimate, shown)
-        self._lossy = excess and now - self._loss_cut_at <= settings.hold
+        self._lossy = excess and now - self._loss_cut_at <= settings.shows
 
     def _cut(self, now: float, estimate: float) -> None:
         if now - self._cut_at < self._settings.hold:

@@ -15,7 +15,7 @@ class PathState:
     more is lost than the path always loses. `loss` is the fraction (0 to 1) that did not arrive lately and
     `excess_loss` what of it the rate explains. `silent` is for how long nothing was heard although something was sent.
     `measured` counts up with every measurement that arrived. `follows` is how long the estimate takes to rise to what
-    is sent.
+    is sent, and `times_bursts` says whether `capacity` can ever be known.
     """
 
     estimate: float | None = None
@@ -29,3 +29,4 @@ class PathState:
     silent: float = 0.0
     measured: int = 0
     follows: float = 0.6
+    times_bursts: bool = True

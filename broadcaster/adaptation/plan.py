@@ -31,7 +31,7 @@ class PlanSettings:
     reference: int = 720
     per_size: float = 0.16
     per_bitrate: float = 0.12
-    frames: float = 0.82
+    frames: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Prober:
             if waits or now < self._not_before or path.estimate is None:
                 return None
             far = need >= settings.knock_from or need > settings.far * sending
-            if far and not (path.capacity or 0.0) > need:
+            if far and path.times_bursts and not (path.capacity or 0.0) > need:
                 if 8.0 * settings.knock_octets > settings.knock_longest * path.estimate:
                     self._refuse(now, need)
                 elif now - self._knocked_at >= settings.knock_pause:

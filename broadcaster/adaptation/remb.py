@@ -108,6 +108,7 @@ class RembEstimator:
             silent=0.0 if self._heard_at is None else max(0.0, now - self._heard_at - 1.0),
             measured=self._measured,
             follows=settings.follows,
+            times_bursts=False,
         )
 
     def _show(self, now: float, throughput: float) -> None:

@@ -371,7 +371,7 @@ static void estimate_anew(bc_path *path, double now) {
         double shown = isnan(left) ? throughput : least(throughput, 8.0 * left);
         path->estimate = isnan(path->estimate) ? shown : most(path->estimate, shown);
     }
-    path->lossy = excess && now - path->loss_cut_at <= settings->hold;
+    path->lossy = excess && now - path->loss_cut_at <= settings->shows;
 }
 
 void bc_path_arrived(bc_path *path, double now, const bc_arrival *arrivals, uint32_t count) {

@@ -1,10 +1,10 @@
 /* What a path carries: the twin of broadcaster/adaptation/estimator.py and trendline.py, which explain every name.
    Also read by cffi, which knows neither conditions nor includes. Needs bc_arrival of feedback.h. */
 
-/* EstimatorSettings and TrendlineSettings, as far as they are used here. */
+/* EstimatorSettings and TrendlineSettings, all of both: `short_window` is `short`, `points` the trendline's `window`. */
 typedef struct {
-    double gap, longest, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, inherent, scales;
-    double alike, judge, forget, burst_age;
+    double gap, longest, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, shows;
+    double inherent, scales, alike, judge, forget, burst_age;
     double span, smoothing, gain, threshold, lowest, highest, up, down, longest_step, outlier, overuse;
     uint32_t runs, window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
 } bc_path_settings;

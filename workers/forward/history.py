@@ -27,8 +27,8 @@ class HistoryLimits:
     waits for a packet.
     `resends` of one packet and `unknown_rtt` (seconds between them while the round-trip time is not known) are
     LiveKit's; `shortest` is the least time between two resends of a packet. `share` is the part of the media octets
-    sent that may be sent again, `burst` the octets at once, about one keyframe; `tight_share` and `tight_burst` the same
-    where the path has no room, for resends would only lengthen its queue.
+    sent that may be sent again, `burst` the octets at once, about one keyframe; `tight_share` and `tight_burst` the
+    same where the path has no room, for resends would only lengthen its queue.
     """
 
     frames: int = 40
