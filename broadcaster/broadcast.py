@@ -15,7 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import av
 
 from broadcaster.adaptation.audience import Histogram, merged, quantile
+from broadcaster.adaptation.decision import State
 from broadcaster.adaptation.plan import Plan, PlannedRung, Planner, PlanSettings
+from broadcaster.adaptation.words import reason
 from broadcaster.bus import Bus, Lease, new_epoch
 from broadcaster.bus.messages import Adaptation, Operating, RungInfo, StreamLease
 from broadcaster.bus.server import end
@@ -123,7 +125,12 @@ def _followed(old: Rung, new: Rung, audience: Histogram, plan: Plan | None) -> A
             "quality_after": plan.after if plan else None,
         },
         thresholds={"quality_gain": PLAN.gain},
+        reason=reason("audience", _state(old), _state(new), {}),
     )
+
+
+def _state(rung: Rung) -> State:
+    return State(fps=rung.fps, rung=rung.name, bitrate=rung.bitrate)
 
 
 class Broadcast:

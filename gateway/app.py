@@ -19,6 +19,7 @@ from broadcaster.process import Shutdown
 from broadcaster.status import leave_id
 from gateway.api import Api
 from gateway.cors import Cors
+from gateway.feeds import Feeds, FeedSettings
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.pages import DIRECTORY, Pages
 from gateway.problems import problems
@@ -41,6 +42,7 @@ class GatewaySettings:
     ice_servers: tuple[str, ...] = ()
     pages: Path = field(default=DIRECTORY)
     whep: WhepSettings = DEFAULT_WHEP
+    feeds: FeedSettings = field(default_factory=FeedSettings)
     watch_interval: float = 0.5
     finish: float = 5.0
     """For running requests to end after SIGTERM."""
@@ -68,6 +70,7 @@ def application(settings: GatewaySettings, bus: Bus, registry: Registry, recent:
     )
     whep.add_to(app)
     Api(bus, registry, router).add_to(app)
+    Feeds(bus, settings.feeds).add_to(app)
     Pages(settings.pages).add_to(app)
 
     async def scrape(request: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.problems import Handler
 
-EXPOSED = "Location, ETag, Link, Accept-Patch, Retry-After"
+EXPOSED = "Location, ETag, Link, Accept-Patch, Retry-After, Beamcast-Viewer"
 ALLOWED = "Authorization, Content-Type, If-Match"
 """By name: with `*`, a browser would still leave out Authorization."""
 

@@ -22,7 +22,8 @@ _HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
 
 
 class Pages:
-    """`/` lists the streams, `/watch/{stream}` plays one, `/static/` holds what they load."""
+    """`/` lists the streams, `/watch/{stream}` plays one, `/dashboard/{stream}` shows its viewers, and `/static/` holds
+    what they load."""
 
     def __init__(self, directory: Path = DIRECTORY) -> None:
         # A request can only name one of these files, so no path of a request ever reaches the file system.
@@ -33,6 +34,7 @@ class Pages:
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/", self.index)
         app.router.add_get("/watch/{stream}", self.watch)
+        app.router.add_get("/dashboard/{stream}", self.dashboard)
         app.router.add_get("/static/{name:.+}", self.static)
 
     async def index(self, request: web.Request) -> web.StreamResponse:
@@ -45,6 +47,14 @@ class Pages:
         except ConfigurationError:
             raise web.HTTPNotFound from None
         return self._file("watch.html")
+
+    async def dashboard(self, request: web.Request) -> web.StreamResponse:
+        """All viewers of a stream, live; an unknown one may come on the air any time, as above."""
+        try:
+            stream_name(request.match_info["stream"])
+        except ConfigurationError:
+            raise web.HTTPNotFound from None
+        return self._file("dashboard.html")
 
     async def static(self, request: web.Request) -> web.StreamResponse:
         return self._file(request.match_info["name"])

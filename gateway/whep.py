@@ -157,6 +157,7 @@ class Whep:
             headers={
                 "Content-Type": SDP,
                 "Location": f"/whep/{name}/{result.secret}",
+                "Beamcast-Viewer": result.viewer,
                 "ETag": f'"{result.etag}"',
                 "Accept-Patch": FRAGMENT,
                 "Cache-Control": "no-store",

@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 from aiohttp.test_utils import TestClient, TestServer
 
+from broadcaster.bus import Subscription
 from broadcaster.bus.messages import (
+    Event,
     LeaveResult,
     OfferResult,
     PatchResult,
@@ -21,6 +23,7 @@ from broadcaster.bus.messages import (
     StreamLease,
     ViewersResult,
     WorkerLease,
+    encode,
 )
 from broadcaster.errors import BusUnavailableError, CallUnheardError
 from gateway.app import GatewaySettings, application
@@ -30,7 +33,12 @@ SECRET = "s" * 43
 OFFER = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 ANSWER = "v=0\r\na=ice-lite\r\n"
 FRAGMENT = "a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=end-of-candidates\r\n"
-PAGES = {"index.html": "<title>index</title>", "watch.html": "<title>watch</title>", "watch.js": "void 0;"}
+PAGES = {
+    "index.html": "<title>index</title>",
+    "watch.html": "<title>watch</title>",
+    "dashboard.html": "<title>dashboard</title>",
+    "watch.js": "void 0;",
+}
 
 Answer = Callable[[str, Any], Any]
 
@@ -69,6 +77,25 @@ class FakeRegistry:
         )  # fmt: skip
 
 
+class FakeSubscription(Subscription):
+    """A subscription to which a test says what Redis would."""
+
+    def __init__(self, on_message: Callable[[str, bytes], None]) -> None:
+        self._tell = on_message
+        self.up = True
+        self.closed = False
+
+    @property
+    def connected(self) -> bool:
+        return self.up
+
+    def say(self, event: Event) -> None:
+        self._tell("channel", encode(event))
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 class FakeBus:
     """Calls go to `answers[worker]`, a function of method and parameters that returns or raises."""
 
@@ -78,6 +105,8 @@ class FakeBus:
         self.sessions: dict[str, SessionRecord] = {}
         self.pictures: dict[str, bytes] = {}
         self.away = False
+        self.heard: dict[str, FakeSubscription] = {}
+        self.kept: list[Event] = []
 
     async def call(self, worker: str, method: str, params: Any, *, timeout: float, result: Any) -> Any:
         self._check()
@@ -90,6 +119,15 @@ class FakeBus:
     async def get_session(self, secret: str) -> SessionRecord | None:
         self._check()
         return self.sessions.get(secret)
+
+    async def hear(self, stream: str, on_message: Callable[[str, bytes], None]) -> FakeSubscription:
+        self._check()
+        self.heard[stream] = FakeSubscription(on_message)
+        return self.heard[stream]
+
+    async def past(self, stream: str, count: int, *, stats: bool = False) -> list[Event]:
+        self._check()
+        return [event for event in self.kept if stats or event.type != "stats"][-count:]
 
     async def get_picture(self, stream: str) -> bytes | None:
         self._check()

@@ -25,6 +25,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         ("/", "index.html", "text/html"),
         ("/watch/main", "watch.html", "text/html"),
         ("/watch/unknown", "watch.html", "text/html"),
+        ("/dashboard/main", "dashboard.html", "text/html"),
         ("/static/watch.js", "watch.js", "javascript"),
     ],
 )

@@ -27,6 +27,7 @@ from broadcaster.bus.messages import (
     Operating,
     PatchParams,
     PatchResult,
+    Probe,
     Reply,
     RungInfo,
     SessionRecord,
@@ -167,11 +168,19 @@ GOLDEN: list[tuple[msgspec.Struct, str]] = [
             to=Operating(fps=15.0, rung="720p", bitrate=1500000),
             inputs={"packet_loss": 0.081, "rtt": None},
             thresholds={"packet_loss": 0.05},
+            estimate=1900000,
+            probe=Probe(target=3050000, reached=None, outcome="failed"),
+            reason="8 % were lost.",
         ),
-        "85a472756c65a96c6f73732d68696768a466726f6d83a3667073cb403e000000000000a472756e67a437323070a762697472"
+        "88a472756c65a96c6f73732d68696768a466726f6d83a3667073cb403e000000000000a472756e67a437323070a762697472"
         "617465ce002625a0a2746f83a3667073cb402e000000000000a472756e67a437323070a762697472617465ce0016e360a669"
         "6e7075747382ab7061636b65745f6c6f7373cb3fb4bc6a7ef9db23a3727474c0aa7468726573686f6c647381ab7061636b65"
-        "745f6c6f7373cb3fa999999999999a",
+        "745f6c6f7373cb3fa999999999999aa8657374696d617465ce001cfde0a570726f626583a6746172676574ce002e8a10a772"
+        "656163686564c0a76f7574636f6d65a66661696c6564a6726561736f6eae3820252077657265206c6f73742e",
+    ),
+    (
+        Probe(target=3050000, reached=2900000, outcome="passed"),
+        "83a6746172676574ce002e8a10a772656163686564ce002c4020a76f7574636f6d65a6706173736564",
     ),
     (
         Joined(worker="w-1", user_agent="Firefox"),

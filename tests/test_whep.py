@@ -26,7 +26,7 @@ from broadcaster.errors import (
 from gateway.whep import MAX_BODY, WhepSettings, ice_server
 from tests.fake_bus import ANSWER, FRAGMENT, OFFER, SECRET, Front, accepting, raising
 
-EXPOSED = {"Location", "ETag", "Link", "Accept-Patch", "Retry-After"}
+EXPOSED = {"Location", "ETag", "Link", "Accept-Patch", "Retry-After", "Beamcast-Viewer"}
 
 
 @pytest_asyncio.fixture

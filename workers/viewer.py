@@ -20,8 +20,9 @@ from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.remb import RembEstimator
 from broadcaster.adaptation.samples import Sample
+from broadcaster.adaptation.words import reason
 from broadcaster.bus import Bus
-from broadcaster.bus.messages import Adaptation, Connected, Left, Operating, PatchResult, Stats, ViewerStatus
+from broadcaster.bus.messages import Adaptation, Connected, Left, Operating, PatchResult, Probe, Stats, ViewerStatus
 from broadcaster.clock import WallClock
 from broadcaster.errors import PreconditionFailedError, PreconditionRequiredError
 from broadcaster.stream import RTP_CLOCK, StreamDescription
@@ -296,6 +297,9 @@ class Viewer(AsyncIOEventEmitter):
             to=_operating(decision.after),
             inputs=dict(decision.inputs),
             thresholds=dict(decision.thresholds),
+            estimate=None if decision.estimate is None else int(decision.estimate),
+            probe=_probe(decision),
+            reason=reason(decision.rule, decision.before, decision.after, decision.inputs, decision.probe),
         )
         self._bus.publish("adaptation", event, stream=self.stream, viewer=self.id)
 
@@ -423,6 +427,11 @@ def starting_level(levels: Sequence[Level], bitrate: int) -> Level:
     top = {level.rung: level for level in sorted(levels, key=lambda level: level.layer)}
     full_rate = sorted(top.values(), key=lambda level: level.bitrate)
     return next((level for level in reversed(full_rate) if level.bitrate <= bitrate), full_rate[0])
+
+
+def _probe(decision: Decision) -> Probe | None:
+    last = decision.probe
+    return None if last is None else Probe(target=last.target, reached=last.reached, outcome=last.outcome)
 
 
 def _operating(state: State) -> Operating:

@@ -67,8 +67,8 @@ class Thresholds(Never):
 class LiveKit(Never):
     """LiveKit's allocator over REMB, with its constants: congested below 0.95 of the expected usage while the trend
     falls (Kendall's tau below -0.6), then the best level that the estimate carries; probes to the usage plus the larger
-    of 120 % of the next step and 200 kbit/s, for 200 ms at first, every 3 s, 1.5 times as long after each failure, up to
-    2 minutes.
+    of 120 % of the next step and 200 kbit/s, for 200 ms at first, every 3 s, 1.5 times as long after each failure, up
+    to 2 minutes.
     """
 
     def __init__(self, levels: Sequence[Level], start: Level) -> None:

@@ -6,5 +6,6 @@ from broadcaster.bus.leases import Lease, Living
 from broadcaster.bus.messages import new_epoch
 from broadcaster.bus.registry import Registry
 from broadcaster.bus.server import BusSettings
+from broadcaster.bus.subscription import Subscription
 
-__all__ = ["Bus", "BusSettings", "EmbeddedRedis", "Lease", "Living", "Registry", "new_epoch"]
+__all__ = ["Bus", "BusSettings", "EmbeddedRedis", "Lease", "Living", "Registry", "Subscription", "new_epoch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -28,7 +29,8 @@ from broadcaster.bus.messages import (
 )
 from broadcaster.bus.publisher import Publisher
 from broadcaster.bus.server import BusSettings, Server
-from broadcaster.errors import BusUnavailableError
+from broadcaster.bus.subscription import Subscription
+from broadcaster.errors import BusUnavailableError, MessageError
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,25 @@ class Bus:
             channel = key("stats" if type == "stats" else "events", stream or CLUSTER).encode()
             self._channels[where] = channel
         self._publisher.put(channel, encode(event))
+
+    async def hear(self, stream: str, on_message: Callable[[str, bytes], None]) -> Subscription:
+        """Call `on_message(channel, payload)` for each event and each statistic of a stream, until the subscription is
+        closed. BusUnavailableError when Redis does not answer now; later outages heal by themselves.
+        """
+        subscription = Subscription(self.server, on_message)
+        await subscription.start(channels=[key("events", stream), key("stats", stream)])
+        return subscription
+
+    async def past(self, stream: str, count: int, *, stats: bool = False) -> list[Event]:
+        """The last `count` events of a stream that Redis keeps, oldest first, with or without statistics."""
+        events: list[Event] = []
+        with self.server.errors():
+            for kind in ("events", "stats") if stats else ("events",):
+                entries: Any = await self.server.redis.xrevrange(key(kind, stream), count=count)
+                for _, fields in entries:
+                    with contextlib.suppress(MessageError):
+                        events.append(decode(fields.get(b"event", b""), Event))
+        return sorted(events, key=lambda event: event.ts)[-count:]
 
     # --- who is alive ---
 

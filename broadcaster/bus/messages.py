@@ -226,14 +226,27 @@ class Operating(msgspec.Struct, kw_only=True):
     bitrate: int
 
 
+class Probe(msgspec.Struct, kw_only=True):
+    """A test of how much a path carries: `target` was sent in all and `reached` arrived, in bit/s."""
+
+    target: int
+    reached: int | None
+    outcome: Literal["passed", "failed", "stopped"]
+
+
 class Adaptation(msgspec.Struct, kw_only=True, rename={"from_": "from"}):
-    """A decision, with all that led to it. `inputs` are the measurements, `thresholds` what they were held against."""
+    """A decision, with all that led to it. `inputs` are the measurements, `thresholds` what they were held against,
+    `estimate` what the path is believed to carry in bit/s, `probe` the last test of it; `reason` says it in plain
+    words."""
 
     rule: str
     from_: Operating
     to: Operating
     inputs: dict[str, float | None]
     thresholds: dict[str, float]
+    estimate: int | None = None
+    probe: Probe | None = None
+    reason: str = ""
 
 
 class Joined(msgspec.Struct, kw_only=True):

@@ -22,6 +22,7 @@ class Card {
     this.facts = this.item.querySelector(".facts");
     this.pictured = -Infinity;
     this.item.querySelector("a").href = `/watch/${encodeURIComponent(name)}`;
+    this.item.querySelector("a.viewers").href = `/dashboard/${encodeURIComponent(name)}`;
     this.item.querySelector(".name").textContent = name;
     this.image.alt = `What ${name} shows now`;
   }

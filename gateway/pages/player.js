@@ -14,6 +14,8 @@
  *                  "unanswered" (no HTTP answer at all).
  * - `stopped`      {status, detail}: a refusal that another attempt cannot change (401, 403, 404, 406, ...).
  * - `blocked`      {}: the browser plays nothing without a gesture (it saves power, say): call video.play() in one.
+ * - `viewer`       {viewer}: the public id of the session whose picture is on the screen, or null where the server
+ *                  names none; once for each session.
  * - `stats`        once a second: {width, height, fps, bitrate, loss, rtt, latency, freezes, framesDecoded,
  *                  framesDropped}; `loss` is a fraction, `latency` is source to screen; null means not known.
  *
@@ -147,6 +149,7 @@ export class Player extends EventTarget {
     this.#next = null;
     this.#shown = session;
     this.#put(session);
+    this.#tell("viewer", { viewer: session.viewer });
     this.#enter("playing");
     this.#clock.refresh();
   }
@@ -237,6 +240,7 @@ class Session {
   #looked = 0; // when the last look was taken
   #silent = 0; // ms without a byte
   #lost = false;
+  viewer = null; // its public id, the one in events
   #pictured = false;
   #bytes = 0;
   #before = null; // the figures of one second ago
@@ -260,6 +264,7 @@ class Session {
     const offer = await this.pc.createOffer();
     const [, response] = await Promise.all([this.pc.setLocalDescription(offer), this.#post(offer.sdp)]);
     if (response.status !== 201) throw await Failure.of(response);
+    this.viewer = response.headers.get("Beamcast-Viewer");
     const location = response.headers.get("Location");
     if (location) this.#location = new URL(location, response.url).href;
     const sdp = await response.text();

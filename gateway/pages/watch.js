@@ -2,6 +2,7 @@
 
 import { Chart } from "/static/chart.js";
 import { Player } from "/static/player.js";
+import { Reasons } from "/static/reasons.js";
 
 const UNKNOWN = "–";
 const LOOPBACK = new Set(["localhost", "127.0.0.1", "[::1]"]);
@@ -14,6 +15,7 @@ const stream = decodeURIComponent(location.pathname.split("/").filter(Boolean).a
 
 document.title = `${stream} – Beamcast`;
 $("title").textContent = stream;
+$("dashboard").href = `/dashboard/${encodeURIComponent(stream)}`;
 video.setAttribute("aria-label", `Live picture of ${stream}`);
 
 // A token comes in the fragment, /watch/main#token=..., which a browser never sends to a server.
@@ -114,6 +116,11 @@ player.addEventListener("stats", ({ detail: stats }) => {
   write("loss", stats.loss, (loss) => `${(loss * 100).toFixed(1)} %`);
   write("freezes", stats.freezes, String);
 });
+
+const reasons = new Reasons(stream, (sentence) => {
+  if ($("why").textContent !== sentence) $("why").textContent = sentence;
+});
+player.addEventListener("viewer", ({ detail }) => reasons.follow(detail.viewer));
 
 // The history goes on while nothing plays, as a gap.
 setInterval(() => {

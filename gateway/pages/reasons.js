@@ -1,0 +1,30 @@
+/** Why the server changed what this viewer gets, in plain words: follows /api/events for one viewer at a time. */
+
+export class Reasons {
+  #stream;
+  #tell;
+  #source = null;
+  #viewer = null;
+
+  /** `tell(sentence)` is called with each new reason, and with "" when a new session begins. */
+  constructor(stream, tell) {
+    this.#stream = stream;
+    this.#tell = tell;
+  }
+
+  /** Follow the viewer with this public id; null follows nobody. */
+  follow(viewer) {
+    if (viewer === this.#viewer) return;
+    this.#viewer = viewer;
+    this.#source?.close();
+    this.#source = null;
+    this.#tell("");
+    if (viewer === null) return;
+    const query = new URLSearchParams({ viewer, types: "adaptation", replay: "50" });
+    this.#source = new EventSource(`/api/events/${encodeURIComponent(this.#stream)}?${query}`);
+    this.#source.addEventListener("adaptation", (event) => {
+      const { viewer: of, data } = JSON.parse(event.data);
+      if (of === this.#viewer && data.reason) this.#tell(data.reason);
+    });
+  }
+}
