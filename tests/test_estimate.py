@@ -189,7 +189,9 @@ def moved(kind: Any) -> dict[str, st.SearchStrategy[Any]]:
         if isinstance(value, int):
             chosen[one.name] = st.integers(1, value if one.name == "runs" else value + 3)
         elif isinstance(value, float):
-            chosen[one.name] = st.sampled_from((value, value, 0.2 * value, 0.7 * value, 1.5 * value, 10.0 * value))
+            chosen[one.name] = st.sampled_from(
+                (value, value, 0.2 * value, 0.7 * value, 1.5 * value, 10.0 * value, 30.0 * value)
+            )
     return chosen
 
 
@@ -215,6 +217,20 @@ def test_they_agree_in_any_weather_whatever_the_settings(
     sky = Sky(both, seed)
     for weather in days:
         sky.pass_through(weather)
+
+
+@pytest.mark.parametrize("overuse", [0.01, 0.05, 0.09, 0.13])
+def test_a_queue_that_grows_is_seen_with_the_same_frame(overuse: float) -> None:
+    both = Both(EstimatorSettings(guard=0.001, trendline=TrendlineSettings(overuse=overuse)))
+    congested = []
+    for frame in range(40):
+        now, delay = 10.0 + 0.04 * frame, 0.03 + 0.008 * max(0, frame - 20)
+        both.sent(now, 2 * frame, 2, 2400)
+        arrival = int((now + delay) / TICK)
+        both.arrived(now + 0.2, [(2 * frame, arrival), (2 * frame + 1, arrival + 4)])
+        congested.append(both.native.state(now + 0.2).congested)
+    assert not any(congested[:21])
+    assert any(congested)
 
 
 @pytest.mark.parametrize("leap", [2**31 - 1, -(2**31)])
