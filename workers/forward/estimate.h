@@ -1,7 +1,7 @@
 /* What a path carries: the twin of broadcaster/adaptation/estimator.py and trendline.py, which explain every name.
    Also read by cffi, which knows neither conditions nor includes. Needs bc_arrival of feedback.h. */
 
-/* EstimatorSettings and TrendlineSettings, all of both: `short_window` is `short`, `points` the trendline's `window`. */
+/* EstimatorSettings and TrendlineSettings: `short_window` is `short`, `points` the window of the trendline. */
 typedef struct {
     double gap, longest, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, shows;
     double inherent, scales, alike, judge, forget, burst_age;
