@@ -3,7 +3,7 @@
 
 /* EstimatorSettings and TrendlineSettings, as far as they are used here. */
 typedef struct {
-    double gap, longest, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, shows, inherent, scales, alike, judge, forget, burst_age;
+    double gap, longest, slot, loss_slot, floor, dark, stall, alarming, guard, standing, back_off, hold, severe, shows, inherent, scales, alike, judge, forget, burst_age;
     double span, smoothing, gain, threshold, lowest, highest, up, down, longest_step, outlier, overuse;
     uint32_t window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
 } bc_path_settings;

@@ -42,6 +42,7 @@ def _settings(settings: EstimatorSettings) -> Any:
                     "floor",
                     "dark",
                     "stall",
+                    "alarming",
                     "delays",
                     "guard",
                     "standing",
