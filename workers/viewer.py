@@ -252,6 +252,7 @@ class Viewer(AsyncIOEventEmitter):
         if decision is not None:
             self._apply(outlet, decision)
         outlet.copies, outlet.tight = self.adapter.copies, self.adapter.tight
+        outlet.congested = self._path.congested
         if outlet.estimator is not None:
             outlet.estimator.watched = self.adapter.probing
         self._feed.forwarder.probe(outlet, self.adapter.probe, self.adapter.probe_octets)

@@ -14,7 +14,9 @@ NACKS = 4
 GIVE_UP = 1.0
 """Seconds after which a frame that is not complete is left behind."""
 
-PLI_AFTER = 0.3
+PLI_AFTER = 3.0
+"""Seconds without a decodable frame after which Chromium asks for a keyframe."""
+
 PLI_PAUSE = 0.5
 FREEZE_FACTOR, FREEZE_MORE = 3.0, 0.15
 """A freeze is an interval between shown pictures above max(3 x average, average + 150 ms): W3C webrtc-stats."""

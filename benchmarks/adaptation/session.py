@@ -64,6 +64,7 @@ class Viewer:
     kept: dict[int, int] = field(default_factory=dict)
     budget: float = PLAIN_BURST
     earned_to: int = 0
+    unaffordable: bool = False
     flying: deque[tuple[int, float | None]] = field(default_factory=deque)
     arriving: list[tuple[float, int, int, float, int, bool]] = field(default_factory=list)
     owed: float = 0.0
@@ -192,6 +193,7 @@ class Session:
                 continue
             for _ in range(copies if viewer.budget > burst / 2 else 1):
                 if octets > viewer.budget:
+                    viewer.unaffordable = True
                     return
                 viewer.budget -= octets
                 self._launch(now, viewer, number, octets)
@@ -278,6 +280,9 @@ class Session:
             control.reported(now, loss=loss, rtt=rtt, jitter=0.001, remb=remb)
         control.tick(now)
         self._aim(viewer)
+        if viewer.unaffordable and getattr(control, "congested", None) is False and viewer.selector.current is not None:
+            viewer.unaffordable = False  # ours asks for the keyframe itself (workers.forward.outlet)
+            self._source.ask(viewer.selector.current.rung)
 
     def _tick(self, now: float) -> None:
         if all(isinstance(viewer.control, Controller) for viewer in self.viewers):

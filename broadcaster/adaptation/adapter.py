@@ -480,15 +480,9 @@ class ViewerAdapter:
         self._await_effect()
         for hold in (self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high):
             hold.reset()
-        return Decision(
-            rule,
-            _state(before),
-            _state(level),
-            seen.as_dict(),
-            self._lines(rule),
-            estimate=seen.estimate,
-            probe=self._prober.last,
-        )
+        probe, self._prober.last = self._prober.last, None
+        lines = self._lines(rule)
+        return Decision(rule, _state(before), _state(level), seen.as_dict(), lines, estimate=seen.estimate, probe=probe)
 
     def _lines(self, rule: Rule) -> dict[str, float]:
         thresholds, settings = self._settings.thresholds, self._settings

@@ -65,6 +65,11 @@ class Controller:
         return self.adapter.tight
 
     @property
+    def congested(self) -> bool:
+        """Whether the queue in the path grows."""
+        return self.estimator.congested
+
+    @property
     def copies(self) -> int:
         """How often a lost packet should be sent again at once."""
         return self.adapter.copies

@@ -39,7 +39,7 @@ class Decision:
 
     `rule` is the name of the rule that fired; `inputs` are the measurements that it saw and `thresholds` the lines
     that decided, keyed as the input that they were held against. `estimate` is what the path was believed to carry, in
-    bit/s, and `probe` what came of the last probe.
+    bit/s, and `probe` what came of the last probe since the decision before.
     """
 
     rule: Rule

@@ -30,9 +30,10 @@ class EstimatorSettings:
     `dark`: without any feedback for so long nothing passed.
 
     `stall`: the queue is the least of the last `delays` within it, but of two at least, since a radio that others hold
-    for a moment is none. `guard`: a delay above the shortest that is no queue yet, and `standing`: one that is,
-    whatever the trend. `back_off`: what is left of the throughput that a growing queue shows (draft-ietf-rmcat-gcc-02
-    section 5.5: 0.85). `hold`: the least time between two cuts, for the first one to show.
+    for a moment is none; but one above `alarming` counts at once. `guard`: a delay above the shortest that is no queue
+    yet, and `standing`: one that is, whatever the trend. `back_off`: what is left of the throughput that a growing
+    queue shows (draft-ietf-rmcat-gcc-02 section 5.5: 0.85). `hold`: the least time between two cuts, for the first one
+    to show.
 
     `severe`: a fraction of excess loss that shows the path's end, as in section 6; it is congestion for `shows` after
     each cut. Loss has other reasons than the rate where less is sent and still this share of it stays (`inherent`), and
@@ -56,6 +57,7 @@ class EstimatorSettings:
     dark: float = 1.0
     stall: float = 0.2
     delays: int = 8
+    alarming: float = 0.25
     guard: float = 0.025
     standing: float = 0.2
     back_off: float = 0.9
@@ -337,6 +339,8 @@ class PathEstimator:
         least = delay
         for _, one in delays:
             least = min(least, one)
+        if floor is not None and delay - floor > self._settings.alarming:
+            least = delay
         self._delay = 0.0 if floor is None else max(0.0, least - floor)
         self._falls = before is not None and self._delay < before
         self._trendline.update(arrival, delay)

@@ -178,6 +178,8 @@ static void take_delay(bc_path *path, double arrival, double sent, double now) {
     double shortest = delay;
     for (uint32_t number = 0; number < path->delays_kept; number++)
         shortest = least(shortest, path->recent[2 * number + 1]);
+    if (isfinite(lowest) && delay - lowest > settings->alarming)
+        shortest = delay;
     path->delay = isfinite(lowest) ? most(0.0, shortest - lowest) : 0.0;
     path->falls = !isnan(before) && path->delay < before;
 

@@ -3,8 +3,8 @@
 
 /* EstimatorSettings and TrendlineSettings: `short_window` is `short`, `points` the window of the trendline. */
 typedef struct {
-    double gap, longest, slot, loss_slot, floor, dark, stall, guard, standing, back_off, hold, severe, shows;
-    double inherent, scales, alike, judge, forget, burst_age;
+    double gap, longest, slot, loss_slot, floor, dark, stall, alarming, guard, standing, back_off, hold;
+    double severe, shows, inherent, scales, alike, judge, forget, burst_age;
     double span, smoothing, gain, threshold, lowest, highest, up, down, longest_step, outlier, overuse;
     uint32_t runs, window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
 } bc_path_settings;

@@ -55,11 +55,16 @@ class LostPacket(NamedTuple):
     serial: int
     place: int
 
+    @property
+    def is_base(self) -> bool:
+        """Whether its frame is of temporal layer 0, on which all others build."""
+        return self.descriptor[-1] >> 6 == 0
+
 
 class History:
     """The records of one viewer, read from its state. Sequence numbers are extended: they count on beyond 16 bits."""
 
-    __slots__ = ("_budget", "_earned", "_limits", "_resent", "_state", "ignored", "repeats")
+    __slots__ = ("_budget", "_earned", "_limits", "_resent", "_state", "ignored", "repeats", "unaffordable")
 
     def __init__(self, state: Any, limits: HistoryLimits) -> None:
         self._state = state
@@ -67,7 +72,7 @@ class History:
         self._resent: dict[int, tuple[int, float]] = {}
         self._budget = float(limits.burst)
         self._earned = 0
-        self.ignored = self.repeats = 0
+        self.ignored = self.repeats = self.unaffordable = 0
 
     def choose(
         self, lost: Iterable[int], *, now: float, rtt: float | None, copies: int = 1, tight: bool = False
@@ -76,7 +81,8 @@ class History:
         `copies` times, as long as there is much left of what may be sent again. `tight` says that the path has no room.
 
         `now` is monotonic seconds, `rtt` seconds. What is not sent again is counted in `ignored`, and what was sent
-        again before in `repeats`.
+        again before in `repeats`. Packets of the base layer for which nothing was left count in `unaffordable`: without
+        them no picture can be decoded until a keyframe comes.
         """
         limits, following, octets = self._limits, self._state.sequence, self._state.octets
         share, burst = (limits.tight_share, limits.tight_burst) if tight else (limits.share, limits.burst)
@@ -91,6 +97,7 @@ class History:
             found = None if times >= limits.resends or now - last < pause else self._find(number, now)
             if found is None or found[1] > self._budget:
                 self.ignored += 1
+                self.unaffordable += found is not None and found[0].is_base
                 continue
             packet, size = found
             count = copies if self._budget - copies * size > burst / 2 else 1

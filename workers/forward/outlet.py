@@ -107,7 +107,8 @@ class OutletListener(Protocol):
 class Outlet:
     """One viewer's end of the fan-out.
 
-    `copies` is how often a lost packet is sent again at once, and `tight` says that the path has no room for resends.
+    `copies` is how often a lost packet is sent again at once, and `tight` says that the path has no room for resends,
+    `congested` that its queue grows.
 
     What a fan-out advances stands in `state`, a bc_outlet (kernel.h), and only there.
 
@@ -130,6 +131,7 @@ class Outlet:
         "_sdes",
         "_settings",
         "_view",
+        "congested",
         "copies",
         "estimator",
         "extensions",
@@ -170,7 +172,7 @@ class Outlet:
     ) -> None:
         self.parameters = parameters
         self.listener: OutletListener | None = None
-        self.feedback, self.copies, self.tight = Feedback(), 1, False
+        self.feedback, self.copies, self.tight, self.congested = Feedback(), 1, False, False
         self.srtp = SrtpSession(keys)
         self.state, self._records = new_state(settings.history.frames)
         self._view = memoryview(ffi.buffer(self._records))
@@ -365,6 +367,7 @@ class Outlet:
             self._take_picture_loss(count, now)
         if lost := inbox.take_lost():
             self._take_nack(lost, now)
+        self._repair(now)
 
     def report(self, now: float) -> None:
         """Send a sender report, if packets have left since the one before the last (RFC 3550 section 6.4)."""
@@ -431,6 +434,9 @@ class Outlet:
 
     def _take_picture_loss(self, count: int, now: float) -> None:
         self.plis += count
+        self._ask_keyframe(now)
+
+    def _ask_keyframe(self, now: float) -> None:
         asked = self._keyframe_asked_at
         if self.listener is not None and (asked is None or now - asked >= self._settings.keyframe_pause):
             self._keyframe_asked_at = now
@@ -443,3 +449,12 @@ class Outlet:
         chosen = self.history.choose(lost, now=now, rtt=self.feedback.rtt, copies=self.copies, tight=self.tight)
         if chosen:
             self.listener.resend(self, chosen)
+        self._repair(now)
+
+    def _repair(self, now: float) -> None:
+        """Ask for the keyframe that a viewer needs whose losses could not be sent again: players wait for seconds
+        before they do. While the queue grows a keyframe would be lost as well.
+        """
+        if self.history.unaffordable and not self.congested:
+            self.history.unaffordable = 0
+            self._ask_keyframe(now)
