@@ -19,7 +19,7 @@ from benchmarks import report
 
 PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE / "results"
-NAMES = ("inbound", "ladder", "link", "sending", "start", "viewers")
+NAMES = ("inbound", "ladder", "link", "sending", "start", "viewers", "worker")
 """Modules of this package that have `run() -> dict`."""
 
 
