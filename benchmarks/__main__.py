@@ -19,7 +19,18 @@ from benchmarks import report
 
 PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE / "results"
-NAMES = ("inbound", "ladder", "link", "sending", "start", "viewers", "worker")
+NAMES = (
+    "inbound",
+    "isolation",
+    "joins",
+    "ladder",
+    "link",
+    "scale",
+    "sending",
+    "start",
+    "viewers",
+    "worker",
+)
 """Modules of this package that have `run() -> dict`."""
 
 

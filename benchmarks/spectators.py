@@ -15,6 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
+from workers.load.counters import Floats, Integers
 from workers.load.crowd import Crowd, CrowdSettings
 from workers.load.inbox import Batch
 from workers.load.session import Whep, endpoint
@@ -22,18 +23,27 @@ from workers.load.session import Whep, endpoint
 REPORTS = 3.4
 """Receiver reports with REMB that Chromium sends in a second where transport-cc was not negotiated."""
 
+RAMP = 40.0
+"""Joins a second."""
+
 
 class Spectators(Crowd):
-    """A crowd that also remembers which packets its first viewer got: (RTP timestamp, octets of the datagram)."""
+    """A crowd that also remembers what arrived."""
 
     def __init__(self, whep: Whep, settings: CrowdSettings) -> None:
         super().__init__(whep, settings)
         self.seen: list[tuple[int, int]] = []
+        """(RTP timestamp, octets of the datagram) of each packet of the first viewer."""
+        self.arrivals: list[tuple[Integers, Floats]] = []
+        """(viewer, monotonic seconds) of media packets, where they come singly."""
 
     def _take(self, batch: Batch) -> None:
         super()._take(batch)
         mine = (batch.viewer == 0) & (batch.ssrc == self._media[0])
         self.seen += zip(batch.timestamp[mine].tolist(), batch.size[mine].tolist(), strict=True)
+        if not self.settings.joined_packets:
+            media = batch.ssrc == self._media[batch.viewer]
+            self.arrivals.append((batch.viewer[media], batch.arrival[media]))
 
     @property
     def packets(self) -> int:
@@ -58,11 +68,16 @@ class Spectators(Crowd):
 
 @contextlib.asynccontextmanager
 async def spectators(
-    http: aiohttp.ClientSession, url: str, stream: str, viewers: int, *, ramp: float = 40.0
+    http: aiohttp.ClientSession, url: str, stream: str, viewers: int, *, singly: bool = False
 ) -> AsyncIterator[Spectators]:
-    """`viewers` of them, all connected; they leave at the end."""
+    """`viewers` of them, all connected; they leave at the end. `singly`: packets are not left together."""
     settings = CrowdSettings(
-        viewers=viewers, ramp=ramp, report_interval=1.0 / REPORTS, verified_first=1, verified_viewers=viewers + 1
+        viewers=viewers,
+        ramp=RAMP,
+        report_interval=1.0 / REPORTS,
+        joined_packets=not singly,
+        verified_first=1,
+        verified_viewers=viewers + 1,
     )
     crowd = Spectators(Whep(http, endpoint(url, stream), token=None, loopback=True), settings)
     attending = asyncio.create_task(crowd.attend(lambda: None))
@@ -81,3 +96,10 @@ def pin(pid: int, cores: set[int]) -> None:
     for task in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(int(task.name), cores)
+
+
+def apart() -> tuple[set[int], set[int]]:
+    """A core for the worker, and those for everything else, this process included."""
+    cores = range(os.cpu_count() or 1)
+    own = {cores[0]}
+    return own, set(cores[1:]) or own

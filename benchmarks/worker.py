@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.floor import paced
 from benchmarks.process import cpu_seconds
 from benchmarks.shares import shares
-from benchmarks.spectators import Spectators, pin, spectators
+from benchmarks.spectators import Spectators, apart, pin, spectators
 from tests.topology import Topology
 
 CASES = ((50, 1000), (200, 1000), (500, 1000), (1000, 1000), (50, 2500), (200, 2500), (500, 2500))
@@ -87,13 +87,6 @@ async def _round(worker: int, crowd: Spectators) -> dict[str, float]:
     await asyncio.sleep(ROUND)
     used, packets = cpu_seconds(worker) - used, crowd.packets - packets
     return {"us": used / packets * 1e6, "percent": used / (loop.time() - start) * 100}
-
-
-def apart() -> tuple[set[int], set[int]]:
-    """A core for the worker, and those for everything else, this process included."""
-    cores = range(os.cpu_count() or 1)
-    own = {cores[0]}
-    return own, set(cores[1:]) or own
 
 
 def run() -> dict[str, Any]:
