@@ -17,6 +17,8 @@ from typing import Any
 
 from benchmarks.process import cpu_seconds
 from benchmarks.spectators import pin, spectators
+from broadcaster.bus import Bus
+from broadcaster.bus.messages import WorkerLease
 from tests.topology import Topology
 
 VIEWERS = 200
@@ -43,10 +45,9 @@ async def case(workers: int) -> dict[str, Any]:
             pids = {name: process.pid for name, process in beamcast.workers.items()}
             async with spectators(beamcast.http, beamcast.url, beamcast.stream, workers * VIEWERS) as crowd:
                 await asyncio.sleep(SETTLE)
-                answer = await beamcast.get("/api/workers")
-                viewers = {one["id"]: one["viewers"] for one in answer["workers"]}
-                ports = {one["udp_port"] for one in answer["workers"]}
-                assert len(ports) == workers, "workers share a port"
+                leases = await _leases(beamcast.redis.url)
+                assert len({lease.udp_port for lease in leases}) == workers, "workers share a port"
+                viewers = {lease.id: lease.viewers for lease in leases}
                 rounds = []
                 for _ in range(ROUNDS):
                     used = {name: cpu_seconds(pid) for name, pid in pids.items()}
@@ -83,6 +84,15 @@ async def case(workers: int) -> dict[str, Any]:
         "lost": lost,
         "us_rounds": [sum(one["us"]) / workers for one in rounds],
     }
+
+
+async def _leases(url: str) -> list[WorkerLease]:
+    bus = Bus(url, "benchmark")
+    await bus.start()
+    try:
+        return [living.lease for living in await bus.workers()]
+    finally:
+        await bus.close()
 
 
 def run() -> dict[str, Any]:
