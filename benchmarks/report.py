@@ -1,4 +1,4 @@
-"""Results as Markdown: `python -m benchmarks report` writes them between the marks of docs/performance.md."""
+"""Results as Markdown, written by `python -m benchmarks report` between the marks of docs/performance.md, and plots."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import plots
+
 DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 END = "<!-- end -->"
 
 
 def write(results: Path) -> list[str]:
-    """Replace the tables of every benchmark that has a result; their names."""
+    """Replace the tables and plots of every benchmark that has a result; their names."""
     text = DOCUMENT.read_text(encoding="utf-8")
     written = []
     for path in sorted(results.glob("*.json")):
@@ -19,7 +21,11 @@ def write(results: Path) -> list[str]:
         mark = f"<!-- {path.stem} -->\n"
         before, found, rest = text.partition(mark)
         if found:
-            text = f"{before}{mark}\n{tables(result)}\n{END}{rest.partition(END)[2]}"
+            shown = tables(result)
+            plot = plots.draw(path.stem, result["figures"], DOCUMENT.parent / DOCUMENT.stem)
+            if plot is not None:
+                shown = f"![{path.stem}]({plot.parent.name}/{plot.name})\n\n{shown}"
+            text = f"{before}{mark}\n{shown}\n{END}{rest.partition(END)[2]}"
             written.append(path.stem)
     DOCUMENT.write_text(text, encoding="utf-8")
     return written
