@@ -20,7 +20,19 @@ from benchmarks import report
 
 PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE / "results"
-NAMES = ("adaptation", "inbound", "ladder", "link", "sending", "start", "viewers")
+NAMES = (
+    "adaptation",
+    "inbound",
+    "isolation",
+    "joins",
+    "ladder",
+    "link",
+    "scale",
+    "sending",
+    "start",
+    "viewers",
+    "worker",
+)
 """Modules of this package that have `run() -> dict`."""
 
 LONG = ("browser",)

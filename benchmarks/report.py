@@ -1,4 +1,4 @@
-"""Results as Markdown: `python -m benchmarks report` writes them between the marks of the documents."""
+"""Results as Markdown, written by `python -m benchmarks report` between the marks of the documents, and plots."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import plots
+
 DOCS = Path(__file__).parent.parent / "docs"
 DOCUMENTS = (DOCS / "performance.md", DOCS / "adaptation.md")
 END = "<!-- end -->"
 
 
 def write(results: Path) -> list[str]:
-    """Replace the tables of every benchmark that has a result; their names."""
+    """Replace the tables and plots of every benchmark that has a result; their names."""
     return [name for document in DOCUMENTS for name in _write(results, document)]
 
 
@@ -24,7 +26,11 @@ def _write(results: Path, document: Path) -> list[str]:
         mark = f"<!-- {path.stem} -->\n"
         before, found, rest = text.partition(mark)
         if found:
-            text = f"{before}{mark}\n{tables(result)}\n{END}{rest.partition(END)[2]}"
+            shown = tables(result)
+            plot = plots.draw(path.stem, result["figures"], document.parent / document.stem)
+            if plot is not None:
+                shown = f"![{path.stem}]({plot.parent.name}/{plot.name})\n\n{shown}"
+            text = f"{before}{mark}\n{shown}\n{END}{rest.partition(END)[2]}"
             written.append(path.stem)
     document.write_text(text, encoding="utf-8")
     return written

@@ -57,6 +57,11 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def pause(self) -> None:
         """Stop answering, with every connection left open."""
         assert self._process is not None

@@ -429,3 +429,11 @@ async def test_a_call_cannot_make_us_publish_anywhere(bus: Bus, redis: Redis) ->
     for changes in ({}, {"reply_to": key("reply", "x"), "deadline": -1.0}, {"v": 2, "reply_to": key("reply", "x")}):
         await redis.publish(key("rpc", "worker-1"), msgspec.msgpack.encode({**call, **changes}))
     await until(lambda: bus.counters["rejected"] == 3)
+
+
+async def test_a_rush_of_commands_waits_its_turn(bus: Bus, redis: Redis) -> None:
+    secrets = [f"s3cret-{number}" for number in range(300)]
+    await asyncio.gather(*(bus.put_session(secret, SESSION) for secret in secrets))
+    assert len(await redis.keys(key("session", "*"))) == 300
+    await asyncio.gather(*(bus.delete_session(secret) for secret in secrets))
+    assert await redis.keys(key("session", "*")) == []

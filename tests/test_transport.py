@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -360,3 +361,20 @@ async def test_a_fingerprint_that_nobody_can_verify_is_refused(endpoint: Endpoin
             on_closed=served.closed,
         )
     assert endpoint.peers == 0
+
+
+@pytest.mark.parametrize(("glance", "seen"), [(0.0, 2), (60.0, 1)])
+async def test_a_frame_is_an_occasion_to_look_at_the_sockets(receiver: str, glance: float, seen: int) -> None:
+    settings = TransportSettings(pause=60.0, glance=glance)
+    endpoint = await Endpoint.open(range(1), announce=["127.0.0.1"], settings=settings)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(bytes([200]), ("127.0.0.1", endpoint.port))
+            async with asyncio.timeout(5):
+                while endpoint.statistics.datagrams < 1:
+                    await asyncio.sleep(0.001)
+            stranger.sendto(bytes([200]), ("127.0.0.1", endpoint.port))
+            endpoint.stir()
+            assert endpoint.statistics.datagrams == seen
+    finally:
+        await endpoint.close()

@@ -97,8 +97,8 @@ class Feed:
         self._on_description(description)
 
     def _frame(self, frame: EncodedFrame) -> None:
-        self._on_frame()
         self.forwarder.frame(frame)
+        self._on_frame()
 
     def _down(self) -> None:
         log.info("the frame link of %s is down", self.stream)

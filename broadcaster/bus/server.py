@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import Connection
+from redis.asyncio.connection import BlockingConnectionPool, Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError, WatchError
@@ -48,6 +48,8 @@ class BusSettings:
     longest_delay: float = 2.0
     """Reconnecting waits between these two, doubling."""
     concurrent_calls: int = 256
+    connections: int = 32
+    """Commands that are under way at once; more wait, for `command_timeout` at most, as when all viewers leave."""
 
 
 class Server:
@@ -61,8 +63,10 @@ class Server:
 
     def _client(self, timeout: float | None) -> Redis:
         try:
-            client: Redis = Redis.from_url(
+            pool = BlockingConnectionPool.from_url(
                 self.url,
+                max_connections=self.settings.connections,
+                timeout=self.settings.command_timeout,
                 protocol=2,
                 socket_timeout=timeout,
                 socket_connect_timeout=self.settings.command_timeout,
@@ -71,7 +75,7 @@ class Server:
             )
         except ValueError as error:
             raise ConfigurationError(f"{self.shown} is not a usable Redis URL: {error}") from None
-        return client
+        return Redis.from_pool(pool)
 
     @property
     def shown(self) -> str:

@@ -40,8 +40,9 @@ class FrameSelector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ForwarderSettings:
-    """`report_interval`: seconds between the sender reports of a viewer. `keyframe_timeout`: seconds after which a
-    keyframe that was asked for and did not come is asked for again.
+    """`report_interval`: seconds between the sender reports of a viewer; the first leaves at once, and the round-trip
+    time is told by the viewer's own reports, which come each second. `keyframe_timeout`: seconds after which a keyframe
+    that was asked for and did not come is asked for again.
 
     A newcomer is sent what its rung has had since the last keyframe, while that is at most `opening_age` seconds and
     `opening_octets` octets: a rung gives a keyframe each half second at most, so that later than this a new one comes
@@ -51,7 +52,7 @@ class ForwarderSettings:
     at least and `probe_most` octets at most.
     """
 
-    report_interval: float = 1.0
+    report_interval: float = 2.0
     keyframe_timeout: float = 1.0
     opening_age: float = 0.6
     opening_octets: int = 256_000

@@ -46,6 +46,7 @@ class Endpoint:
         self._binding = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._pausing: asyncio.TimerHandle | None = None
+        self._looked = 0.0
         self.calm = False
         """Whether no media flows, so that what comes in may wait a little longer. Whoever knows says so."""
         self.port = 0
@@ -111,11 +112,10 @@ class Endpoint:
         return peer
 
     def stir(self) -> None:
-        """End the calm: media flows, or a viewer is about to connect."""
-        if self.calm:
-            self.calm = False
-            if self._pausing is not None:
-                self._look()
+        """End the calm: media flows, or a viewer is about to connect. Looks at the sockets, if nobody has just done."""
+        calm, self.calm = self.calm, False
+        if self._pausing is not None and (calm or self._loop.time() - self._looked >= self._settings.glance):
+            self._look()
 
     async def close(self) -> None:
         """Say goodbye to every peer and free the port."""
@@ -197,6 +197,7 @@ class Endpoint:
         more = self._mux.receiver.drain(datagrams)
         pause = 0.0 if more else self._pause()
         if pause:
+            self._looked = self._loop.time()
             for one in self._udp.values():
                 self._loop.remove_reader(one.fileno())
             self._pausing = self._loop.call_later(pause, self._look)
@@ -205,6 +206,7 @@ class Endpoint:
         """The pause is over. Another follows while there is something to read each time."""
         assert self._pausing is not None
         self._pausing.cancel()
+        self._looked = self._loop.time()
         before = self._mux.statistics.datagrams
         more = [self._mux.receiver.drain(datagrams) for datagrams in self._udp.values()]
         pause = 0.0 if any(more) or self._mux.statistics.datagrams == before else self._pause()

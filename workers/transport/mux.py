@@ -34,9 +34,12 @@ class TransportSettings:
     """Larger ones are dropped. A ClientHello datagram has up to 1408 bytes, media less than an Ethernet frame."""
     drain: int = 64
     """Datagrams that one wake-up takes from a socket before others have their turn."""
-    pause: float = 0.005
+    pause: float = 0.02
     """Between two looks at the sockets while media flows: a wake-up for each report costs more than the report. So long
-    may a NACK wait. While any viewer connects there is no pause."""
+    may a NACK wait, which libwebrtc sends as often. While any viewer connects there is no pause."""
+    glance: float = 0.005
+    """A frame that was sent is an occasion to look at the sockets, unless the last look is younger than this: to be
+    awake anyway saves a wake-up."""
     calm_pause: float = 0.4
     """The same while no media flows, when checks and reports are all that comes: less than the 500 ms after which a
     check is sent again (RFC 8489 section 6.2.1)."""
