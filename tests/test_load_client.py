@@ -146,16 +146,22 @@ THERE = "candidate:2 1 udp 2130706175 192.0.2.1 40001 typ host"
 TCP = "candidate:3 1 tcp 1675624447 127.0.0.1 40002 typ host tcptype passive"
 
 
-def test_the_offer_takes_retransmissions_remb_and_the_extensions() -> None:
+def test_the_offer_takes_retransmissions_transport_wide_feedback_and_the_extensions() -> None:
     assert (OFFER.payload_type, OFFER.rtx_payload_type, OFFER.ufrag) == (96, 97, CREDENTIALS.ufrag)
-    assert set(OFFER.feedback) == {"nack", "nack pli", "ccm fir", "goog-remb"}
-    assert OFFER.extensions == sdp.ExtensionIds(abs_send_time=2, mid=9, playout_delay=5)
+    assert set(OFFER.feedback) == {"nack", "nack pli", "ccm fir", "transport-cc"}
+    assert OFFER.extensions == sdp.ExtensionIds(abs_send_time=2, mid=9, playout_delay=5, transport_sequence=3)
 
 
 def test_the_answer_is_read() -> None:
     read = parse_answer(answer(HERE, THERE, TCP), loopback=True)
-    assert read == Answer(("127.0.0.1", 40_000), "serv", "p" * 24, "AB:" * 31 + "CD", 77, 78)
+    assert read == Answer(("127.0.0.1", 40_000), "serv", "p" * 24, "AB:" * 31 + "CD", 77, 78, 3)
     assert parse_answer(answer(HERE, THERE, TCP), loopback=False).address == ("192.0.2.1", 40_001)
+
+
+@pytest.mark.parametrize("half", ["a=extmap:3", "a=rtcp-fb:96 transport-cc"])
+def test_half_an_answer_to_transport_wide_feedback_is_none(half: str) -> None:
+    text = "".join(line for line in answer(HERE).splitlines(True) if not line.startswith(half))
+    assert parse_answer(text, loopback=True).transport is None
 
 
 def test_a_server_on_loopback_sends_nobody_elsewhere() -> None:

@@ -1,4 +1,7 @@
-"""What a viewer tells the server by RTCP, packed by hand: receiver report, REMB, NACK (RFC 3550, RFC 4585)."""
+"""What a viewer tells the server by RTCP, packed by hand: receiver report, REMB, NACK (RFC 3550, RFC 4585).
+
+Transport-wide feedback is in arrivals.py.
+"""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ a=fingerprint:sha-256 {fingerprint}
 a=setup:actpass
 a=mid:0
 a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time
+a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01
 a=extmap:5 http://www.webrtc.org/experiments/rtp-hdrext/playout-delay
 a=extmap:9 urn:ietf:params:rtp-hdrext:sdes:mid
 a=recvonly
@@ -41,6 +42,7 @@ a=rtcp-mux
 a=rtcp-rsize
 a=rtpmap:96 VP8/90000
 a=rtcp-fb:96 goog-remb
+a=rtcp-fb:96 transport-cc
 a=rtcp-fb:96 ccm fir
 a=rtcp-fb:96 nack
 a=rtcp-fb:96 nack pli
@@ -52,7 +54,9 @@ a=fmtp:97 apt=96
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a viewer must know of the answer; `rtx_ssrc` is None where nothing is sent again."""
+    """What a viewer must know of the answer; `rtx_ssrc` is None where nothing is sent again. `transport` is the id of
+    transport-wide numbers, on which feedback is wanted; None where a REMB is.
+    """
 
     address: tuple[str, int]
     ufrag: str
@@ -60,6 +64,7 @@ class Answer:
     fingerprint: str
     ssrc: int
     rtx_ssrc: int | None
+    transport: int | None = None
 
 
 def offer(ufrag: str, password: str, fingerprint: str) -> str:
@@ -102,7 +107,14 @@ def parse_answer(sdp: str, *, loopback: bool) -> Answer:
         fingerprint=_found(r"fingerprint:sha-256 (\S+)", sdp).upper(),
         ssrc=int(_found(r"ssrc:(\d+) ", sdp)),
         rtx_ssrc=int(rtx[1]) if rtx else None,
+        transport=_transport(sdp),
     )
+
+
+def _transport(sdp: str) -> int | None:
+    extension = re.search(r"^a=extmap:(\d+)\S* \S+-transport-wide-cc-extensions-01\s*$", sdp, re.MULTILINE)
+    wanted = re.search(r"^a=rtcp-fb:\S+ transport-cc\s*$", sdp, re.MULTILINE)
+    return int(extension[1]) if extension and wanted else None
 
 
 def _is_literal(host: str, *, loopback: bool) -> bool:
