@@ -80,7 +80,7 @@ async def measure(seconds: float, receivers: int) -> dict[str, Any]:
         if all(demand.viewers == receivers for demand in demands.values()):
             ready.set()
 
-    server = LinkServer(DESCRIPTION, on_keyframe=lambda _: None, on_demand=on_demand)
+    server = LinkServer(DESCRIPTION, on_keyframe=lambda rung, patient: None, on_demand=on_demand)
     [address] = await server.start("127.0.0.1", 0)
     command = [sys.executable, "-m", "benchmarks.link", "--receive", address]
     pipe = asyncio.subprocess.PIPE

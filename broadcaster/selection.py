@@ -27,11 +27,13 @@ class FrameSelector:
     """
 
     __slots__ = (
-        "_by_place", "_ceiling", "_late", "_layer", "_rung", "_want_layer", "_want_rung", "target", "timestamp",
-        "waiting_for",
+        "_by_place", "_ceiling", "_entry", "_late", "_layer", "_rung", "_want_layer", "_want_rung", "target",
+        "timestamp", "waiting_for",
     )  # fmt: skip
 
-    def __init__(self, levels: Sequence[Level], target: Level) -> None:
+    def __init__(self, levels: Sequence[Level], target: Level, entry: int | None = None) -> None:
+        """`entry` is a rung that will do for the first picture, until the keyframe of the target's rung comes."""
+        self._entry = entry
         self._by_place = {(level.rung, level.layer): level for level in levels}
         self._rung = -1
         self._layer = -1
@@ -55,12 +57,14 @@ class FrameSelector:
         if restart:
             self._rung = self._layer = self._ceiling = -1
             self._late = False
+            self._entry = None
         self.aim(target)
 
     def pause(self) -> None:
         """Take nothing more, until `aim` says where to go on: at a keyframe there."""
         self._rung = self._layer = self._ceiling = -1
         self._late = False
+        self._entry = None
         self.waiting_for = None
 
     @property
@@ -72,6 +76,11 @@ class FrameSelector:
     def current(self) -> Level | None:
         """What the viewer gets now; None before the first keyframe."""
         return self._by_place.get((self._rung, self._layer))
+
+    @property
+    def entry(self) -> int | None:
+        """The rung beside `waiting_for` whose keyframe is a start; None after the first keyframe."""
+        return None if self._rung >= 0 or self._entry == self.waiting_for else self._entry
 
     @property
     def steady(self) -> int | None:
@@ -96,16 +105,18 @@ class FrameSelector:
         if self.waiting_for is None:
             self._ceiling = target.layer
         else:
-            affordable = [
-                layer
-                for (rung, layer), level in self._by_place.items()
-                if rung == self._rung and level.fps <= target.fps
-            ]
-            self._ceiling = min(self._layer, max(affordable, default=0))
+            self._ceiling = min(self._layer, self._affordable(self._rung))
         self._layer = min(self._layer, self._ceiling)
 
+    def _affordable(self, rung: int) -> int:
+        """The highest layer of `rung` with no more frames per second than the target."""
+        layers = (layer for (other, layer), level in self._by_place.items() if other == rung)
+        return max((layer for layer in layers if self._by_place[rung, layer].fps <= self.target.fps), default=0)
+
     def accepts(self, frame: EncodedFrame) -> bool:
-        """Whether the viewer gets `frame`. Call it once for every frame of the current rung and the one waited for."""
+        """Whether the viewer gets `frame`. Call it once for every frame of the current rung, of the one waited for and
+        of the `entry`.
+        """
         if frame.rung == self._rung:
             layer = frame.layer
             if frame.keyframe:
@@ -119,7 +130,7 @@ class FrameSelector:
             else:
                 self.timestamp = frame.timestamp
             return True
-        if frame.rung != self.waiting_for or not frame.keyframe:
+        if not frame.keyframe or frame.rung not in (self.waiting_for, self.entry):
             return False
         if self._rung >= 0:
             if (self.timestamp - frame.timestamp) & _MASK in range(LAG_LIMIT + 1, _HALF):
@@ -127,9 +138,12 @@ class FrameSelector:
             self._stamp(frame.timestamp)
         else:
             self.timestamp = frame.timestamp
+        if frame.rung == self.waiting_for:
+            self._layer = self._ceiling = self._want_layer
+            self.waiting_for = None
+        else:
+            self._layer = self._ceiling = self._affordable(frame.rung)
         self._rung = frame.rung
-        self._layer = self._ceiling = self._want_layer
-        self.waiting_for = None
         return True
 
     def _stamp(self, timestamp: int) -> None:

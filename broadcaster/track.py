@@ -187,16 +187,17 @@ class AdaptiveVideoTrack(MediaStreamTrack):
         self._changed.set()
         super().stop()
 
-    def follow(self, description: StreamDescription, level: Level) -> None:
+    def follow(self, description: StreamDescription, level: Level, *, entry: int | None = None) -> None:
         """Pick frames of the stream `description`, at `level` or what the frame rate leaves of it.
 
         Call it again when the description changes: `selector` stays the same object, and goes on without a keyframe
-        where only rates and bitrates have changed.
+        where only rates and bitrates have changed. `entry` is the rung that the first pictures may come from, until
+        there is a keyframe of the level's own rung.
         """
         before, self._description, self._level = self._description, description, level
         target = self._affordable(level)
         if self.selector is None or before is None:
-            self.selector = FrameSelector(description.levels(), target)
+            self.selector = FrameSelector(description.levels(), target, entry)
         else:
             self.selector.relevel(description.levels(), target, restart=not description.continues(before))
 

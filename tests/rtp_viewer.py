@@ -25,6 +25,7 @@ PARAMETERS = OutletParameters(
     mid="0",
     cname="beamcast",
 )
+WITH_TRANSPORT = replace(PARAMETERS, extensions=ExtensionIds(abs_send_time=2, transport_sequence=3))
 CLOCK = WallClock(offset=1_700_000_000.0)
 
 

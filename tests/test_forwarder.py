@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.adaptation.levels import Level
+from broadcaster.opening import OpeningSettings
 from broadcaster.selection import FrameSelector
 from broadcaster.stream import EncodedFrame, Rung, StreamDescription
 from tests.rtp_viewer import CLOCK, RtpViewer, frame
@@ -34,6 +35,7 @@ class Selector:
     asked: list[EncodedFrame] = field(default_factory=list)
     timestamp: int = 0
     steady: int | None = None
+    entry: int | None = None
 
     def accepts(self, frame: EncodedFrame) -> bool:
         self.asked.append(frame)
@@ -62,20 +64,24 @@ class Recorder:
         return len(lost)
 
 
+YOUNG = OpeningSettings(age=0.6, octets=50_000, late_age=0.0, late_octets=0)
+
+
 class Stage:
     """A forwarder with everything around it at hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, opening: OpeningSettings | None = None) -> None:
         self.now = 100.0
         self.requests: list[int] = []
+        self.patient: list[int] = []
         self.demands: list[dict[int, int]] = []
         self.fanout = Recorder()
         self.forwarder = Forwarder(
             self.fanout,
-            self.requests.append,
+            lambda rung, patient: (self.patient if patient else self.requests).append(rung),
             self._demanded,
             settings=ForwarderSettings(
-                report_interval=1.0, keyframe_timeout=1.0, opening_age=0.6, opening_octets=50_000
+                report_interval=1.0, keyframe_timeout=1.0, patience=5.0, opening=opening or YOUNG
             ),
             monotonic=lambda: self.now,
         )
@@ -113,8 +119,8 @@ def playing(stage: Stage, viewer: RtpViewer, count: int) -> None:
     stage.fanout.frames.clear()
 
 
-@pytest.mark.parametrize(("layer", "expected"), [(0, [1, 5]), (1, [1, 3, 5, 7]), (2, [1, 2, 3, 4, 5, 6, 7])])
-def test_a_newcomer_starts_at_once_with_all_it_can_decode_since_the_last_keyframe(
+@pytest.mark.parametrize(("layer", "expected"), [(0, [1, 5]), (1, [1, 5, 7]), (2, [1, 5, 6, 7])])
+def test_a_newcomer_starts_at_once_with_all_that_it_needs_since_the_last_keyframe(
     layer: int, expected: list[int]
 ) -> None:
     stage = Stage()
@@ -128,7 +134,7 @@ def test_a_newcomer_starts_at_once_with_all_it_can_decode_since_the_last_keyfram
         assert stage.requests == [0], "the first viewer's"
         assert stage.demands == [{0: 1}, {0: 2}]
         times = [picture.timestamp for picture in stage.fanout.frames]
-        assert times == [7 * 3000 - 7 + index for index in expected], "as if captured together"
+        assert times == [7 * 3000 - 3 + (1, 5, 6, 7).index(index) for index in expected], "as if captured together"
         stage.fanout.sent.clear()
         stage.forwarder.frame(frame(8, layer=2))
         stage.forwarder.frame(frame(9))
@@ -139,7 +145,7 @@ def test_a_newcomer_starts_at_once_with_all_it_can_decode_since_the_last_keyfram
 def test_what_a_newcomer_starts_with_is_one_picture_stream_on_the_wire() -> None:
     with RtpViewer() as first, RtpViewer(number=1) as newcomer:
         forwarder = Forwarder(
-            PythonFanout(CLOCK, lambda: 100.0), lambda rung: None, lambda demand: None, monotonic=lambda: 100.0
+            PythonFanout(CLOCK, lambda: 100.0), lambda rung, patient: None, lambda demand: None, monotonic=lambda: 100.0
         )
         forwarder.attach(first.outlet, FrameSelector(LEVELS, LEVELS[-1]))
         for index in range(1, 5):
@@ -152,6 +158,99 @@ def test_what_a_newcomer_starts_with_is_one_picture_stream_on_the_wire() -> None
         assert numbers == list(range(numbers[0], numbers[0] + 20))
         times = [packet.timestamp for packet in packets if packet.marker]
         assert times == [11997, 11998, 11999, 12000, 15000]
+
+
+LADDER_OF_THREE = StreamDescription(
+    "main", 1, tuple(Rung(f"r{rung}", 64, 36, 30.0, 100_000 - rung, 3) for rung in range(3))
+)
+START = next(level for level in LADDER_OF_THREE.levels() if (level.rung, level.layer) == (0, 2))
+
+
+def newcomer() -> FrameSelector:
+    """Wants rung 0, and takes rung 2 for a start."""
+    return FrameSelector(LADDER_OF_THREE.levels(), START, entry=2)
+
+
+def test_a_newcomer_starts_on_the_smallest_rung_and_waits_patiently_for_its_own() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        selector = newcomer()
+        stage.forwarder.attach(viewer.outlet, selector)
+        assert (stage.requests, stage.patient) == ([2], [0])
+        assert stage.demands == [{0: 1, 2: 1}]
+        stage.forwarder.frame(frame(1, rung=0))
+        stage.forwarder.frame(frame(1, rung=2, keyframe=True))
+        stage.forwarder.frame(frame(2, rung=2))
+        assert selector.current is not None and selector.current.rung == 2
+        stage.forwarder.tick(100.5)
+        assert (stage.requests, stage.patient) == ([2], [0])
+        stage.forwarder.frame(frame(3, rung=0, keyframe=True))
+        stage.forwarder.frame(frame(3, rung=2))
+        stage.forwarder.frame(frame(4, rung=0))
+        assert [(sent.rung, sent.index) for sent in stage.fanout.frames] == [(2, 1), (2, 2), (0, 3), (0, 4)]
+        assert stage.demands == [{0: 1, 2: 1}, {0: 1}]
+
+
+def test_a_newcomer_whose_own_rung_is_faster_needs_no_other() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        selector = newcomer()
+        stage.forwarder.attach(viewer.outlet, selector)
+        stage.forwarder.frame(frame(1, rung=0, keyframe=True))
+        stage.forwarder.frame(frame(1, rung=2, keyframe=True))
+        assert [(sent.rung, sent.index) for sent in stage.fanout.frames] == [(0, 1)]
+        assert stage.demands == [{0: 1, 2: 1}, {0: 1}]
+
+
+def test_a_newcomers_patience_ends() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        stage.forwarder.attach(viewer.outlet, newcomer())
+        stage.forwarder.frame(frame(1, rung=2, keyframe=True))
+        for second in range(1, 7):
+            stage.now = 100.0 + second
+            stage.forwarder.tick(stage.now)
+        assert set(stage.patient) == {0}
+        assert stage.requests == [2, 0, 0]
+
+
+def test_whom_its_adaptation_sends_elsewhere_waits_no_longer() -> None:
+    stage = Stage()
+    with RtpViewer() as viewer:
+        selector = newcomer()
+        stage.forwarder.attach(viewer.outlet, selector)
+        stage.forwarder.frame(frame(1, rung=2, keyframe=True))
+        stage.forwarder.reselect(viewer.outlet)
+        assert (stage.requests, stage.patient) == ([2], [0]), "nothing has changed"
+        selector.aim(next(level for level in LADDER_OF_THREE.levels() if (level.rung, level.layer) == (1, 2)))
+        stage.forwarder.reselect(viewer.outlet)
+        assert (stage.requests, stage.patient) == ([2, 1], [0])
+
+
+def test_an_urgent_request_overtakes_a_patient_one_and_not_the_other_way_round() -> None:
+    stage = Stage()
+    with RtpViewer() as first, RtpViewer(number=1) as second, RtpViewer(number=2) as third:
+        stage.forwarder.attach(first.outlet, newcomer())
+        stage.forwarder.frame(frame(1, rung=2, keyframe=True))
+        stage.forwarder.attach(second.outlet, Selector(0))
+        stage.forwarder.attach(third.outlet, newcomer())
+        assert (stage.requests, stage.patient) == ([2, 0], [0])
+
+
+def test_a_later_newcomer_starts_with_what_the_smallest_rung_has_had() -> None:
+    late = OpeningSettings(age=0.6, octets=50_000, late_age=3.5, late_octets=20_000)
+    for waited, starts in ((3.4, True), (3.6, False)):
+        stage = Stage(late)
+        with RtpViewer() as first, RtpViewer(number=1) as second:
+            stage.forwarder.attach(first.outlet, newcomer())
+            stage.forwarder.frame(frame(1, rung=2, keyframe=True))
+            stage.forwarder.frame(frame(2, rung=2, layer=2))
+            stage.requests.clear()
+            stage.fanout.sent.clear()
+            stage.now += waited
+            stage.forwarder.attach(second.outlet, newcomer())
+            assert stage.fanout.sent == ([(1, (second.outlet,)), (2, (second.outlet,))] if starts else [])
+            assert (2 in stage.requests) is not starts
 
 
 def test_an_old_keyframe_is_no_start() -> None:
@@ -169,7 +268,8 @@ def test_too_much_is_no_start_until_the_next_keyframe() -> None:
     stage = Stage()
     with RtpViewer() as first, RtpViewer(number=1) as second, RtpViewer(number=2) as third:
         playing(stage, first, 12)
-        stage.forwarder.frame(frame(13, size=3000))
+        for _ in range(7):
+            stage.forwarder.frame(frame(13, layer=2))
         stage.fanout.sent.clear()
         stage.forwarder.attach(second.outlet, FrameSelector(LEVELS, LEVELS[-1]))
         assert (stage.fanout.sent, stage.requests) == ([], [0, 0])
@@ -358,7 +458,7 @@ def test_a_tick_each_second_reports_each_second_although_it_is_a_little_early_or
 def test_a_lost_packet_is_sent_again_on_the_wire() -> None:
     with RtpViewer() as viewer:
         forwarder = Forwarder(
-            PythonFanout(CLOCK, lambda: 100.0), lambda rung: None, lambda demand: None, monotonic=lambda: 100.0
+            PythonFanout(CLOCK, lambda: 100.0), lambda rung, patient: None, lambda demand: None, monotonic=lambda: 100.0
         )
         forwarder.attach(viewer.outlet, Selector(0))
         forwarder.frame(frame(1, keyframe=True))

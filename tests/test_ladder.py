@@ -148,6 +148,14 @@ def test_a_requested_keyframe_is_the_next_picture_and_requests_are_merged(stage:
     assert (statistics.keyframes, statistics.requests, statistics.encoded) == (3, 3, 7)
 
 
+def test_a_patient_request_waits_longer(stage: Stage) -> None:
+    stage.ladder.set_demand(1, active=True)
+    assert stage.step().keyframe
+    stage.ladder.request_keyframe(1, patient=True)
+    assert not stage.step(3.0).keyframe
+    assert stage.step(0.6).keyframe
+
+
 def test_a_late_encoder_drops_pictures_and_blocks_nobody(stage: Stage) -> None:
     stage.ladder.set_demand(0, active=True)
     busy, release = threading.Event(), threading.Event()

@@ -37,6 +37,34 @@ def test_a_flood_of_requests_gets_two_keyframes_a_second() -> None:
     assert gate.requests > 990
 
 
+def test_the_patient_wait_until_keyframes_for_them_alone_are_rare() -> None:
+    gate = KeyframeGate(KeyframeConfig(interval=0.5, patient_interval=3.5))
+    made = []
+    for index in range(30 * 21):
+        now = index / 30
+        gate.request(patient=True)
+        if gate.due(now):
+            made.append(now)
+            gate.made(now)
+    assert len(made) == 6
+    assert made[:2] == [0.0, 3.5]
+
+
+def test_the_patient_are_served_by_what_was_made_for_others() -> None:
+    gate = KeyframeGate(KeyframeConfig(interval=0.5, patient_interval=3.5))
+    gate.made(0.0)
+    gate.request(patient=True)
+    assert not gate.due(1.0)
+    gate.request()
+    gate.request(patient=True)
+    assert gate.due(1.0), "one of them is not patient"
+    gate.made(1.0)
+    assert not gate.due(60.0)
+    gate.request(patient=True)
+    assert not gate.due(4.4)
+    assert gate.due(4.5)
+
+
 def test_nobody_asks_nothing_is_forced() -> None:
     assert keyframes(KeyframeGate(), [], 10.0) == []
 

@@ -36,10 +36,11 @@ class Broadcaster(LinkServer):
 
     def __init__(self, description: StreamDescription = DESCRIPTION, limits: ServerLimits | None = None) -> None:
         self.keyframes: list[int] = []
+        self.patient: list[int] = []
         self.heard: list[dict[int, RungDemand]] = []
         super().__init__(
             description,
-            on_keyframe=self.keyframes.append,
+            on_keyframe=lambda rung, patient: (self.patient if patient else self.keyframes).append(rung),
             on_demand=self.heard.append,
             limits=limits or ServerLimits(),
         )
@@ -202,14 +203,67 @@ def test_audiences_add_up_over_workers() -> None:
     assert aggregate([{3: RungDemand(1, {5: 1})}], 1) == {0: RungDemand(0)}
 
 
+async def test_a_rung_that_a_worker_begins_to_demand_later_is_as_urgent_as_it_says() -> None:
+    async with broadcasting() as server, working(*server.addresses) as worker:
+        await worker.ready(PATIENCE)
+        worker.demand({1: WATCHED})
+        await until(lambda: server.keyframes == [1])
+        worker.demand({0: WATCHED, 1: WATCHED})
+        await until(lambda: server.patient == [0])
+        worker.request_keyframe(0, patient=True)
+        await until(lambda: server.patient == [0, 0])
+        worker.demand({1: WATCHED})
+        worker.request_keyframe(0)
+        worker.request_keyframe(0, patient=True)
+        worker.demand({0: WATCHED, 1: WATCHED})
+        await until(lambda: server.keyframes == [1, 0])
+        assert server.patient == [0, 0]
+
+
+async def test_a_worker_joins_a_rung_that_others_watch_without_a_new_keyframe() -> None:
+    async with broadcasting() as server, working(*server.addresses) as one, working(*server.addresses) as two:
+        for worker in (one, two):
+            await worker.ready(PATIENCE)
+        two.demand({1: WATCHED})
+        one.demand({0: WATCHED})
+        await until(lambda: server.demands == {0: WATCHED, 1: WATCHED})
+        server.keyframes.clear()
+        sent = [server.send(0, keyframe=True), server.send(0)]
+        two.request_keyframe(0)
+        two.demand({0: WATCHED, 1: WATCHED})
+        await until(lambda: len(two.frames) == 2)
+        sent.append(server.send(0))
+        await until(lambda: len(two.frames) == 3)
+        assert [frame.index for frame in two.frames] == [frame.index for frame in sent]
+        newest = sent[1].timestamp
+        assert [frame.timestamp for frame in two.frames] == [newest - 1, newest, sent[2].timestamp]
+        assert server.keyframes == server.patient == []
+
+
+async def test_what_nobody_has_watched_for_a_while_is_no_start() -> None:
+    async with broadcasting() as server, working(*server.addresses) as worker:
+        await worker.ready(PATIENCE)
+        worker.demand({0: WATCHED, 1: WATCHED})
+        await until(lambda: server.demands[0] == WATCHED)
+        server.send(0, keyframe=True)
+        await until(lambda: len(worker.frames) == 1)
+        worker.demand({1: WATCHED})
+        worker.demand({0: WATCHED, 1: WATCHED})
+        await until(lambda: server.patient == [0])
+        assert len(worker.frames) == 1
+
+
 async def test_keyframe_requests_arrive_unless_the_rung_does_not_exist() -> None:
     async with broadcasting() as server, working(*server.addresses) as worker:
         worker.request_keyframe(0)
         await worker.ready(PATIENCE)
+        worker.demand({1: WATCHED, 9: WATCHED})
+        await until(lambda: server.keyframes == [1])
         worker.request_keyframe(9)
         worker.request_keyframe(1)
-        await until(lambda: bool(server.keyframes))
-        assert server.keyframes == [1]
+        worker.request_keyframe(1, patient=True)
+        await until(lambda: server.patient == [1])
+        assert server.keyframes == [1, 1]
 
 
 async def test_a_changed_ladder_is_described_and_starts_at_keyframes() -> None:

@@ -253,7 +253,7 @@ def test_a_packet_that_has_not_left_yet_is_not_sent_again() -> None:
         fanout = PythonFanout(CLOCK, lambda: loop.now)
         forwarder = Forwarder(
             fanout,
-            lambda rung: None,
+            lambda rung, patient: None,
             lambda demand: None,
             settings=ForwarderSettings(pacing=SETTINGS),
             monotonic=lambda: loop.now,
@@ -321,7 +321,7 @@ def test_however_it_is_sliced_every_viewer_gets_the_same_datagrams_in_the_same_o
         forwarders = [
             Forwarder(
                 make(CLOCK, lambda: 5.0),
-                lambda rung: None,
+                lambda rung, patient: None,
                 lambda demand: None,
                 settings=ForwarderSettings(pacing=settings),
                 monotonic=lambda: loop.now,

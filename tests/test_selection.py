@@ -208,3 +208,40 @@ def test_a_pause_takes_nothing_until_it_is_told_where_to_go_on() -> None:
     assert not selector.accepts(encoder.encode(2 * TICKS))
     assert selector.accepts(encoder.encode(3 * TICKS, keyframe=True))
     assert selector.current == level(0, 1)
+
+
+def test_a_start_on_another_rung_ends_with_the_keyframe_of_the_own_one() -> None:
+    selector, decoder = FrameSelector(LEVELS, level(0, 1), entry=2), Decoder()
+    own, entry = Encoder(0), Encoder(2)
+    own.index = 5  # nobody needs a keyframe of it yet
+    assert (selector.entry, selector.waiting_for, selector.current) == (2, 0, None)
+    times = []
+    for number in range(20):
+        timestamp = number * TICKS
+        for encoder in (entry, own):
+            frame = encoder.encode(timestamp, keyframe=encoder is own and number == 11)
+            accepted = selector.accepts(frame)
+            decoder.encoded(frame, accepted)
+            if accepted:
+                times.append((frame.rung, selector.timestamp))
+        if number == 5:
+            assert (selector.entry, selector.waiting_for, selector.current) == (None, 0, level(2, 2))
+            assert selector.steady is None
+    assert [rung for rung, _ in times] == [2] * 12 + [0] * 9
+    assert [stamp for _, stamp in times] == sorted({stamp for _, stamp in times})
+    assert (selector.waiting_for, selector.current) == (None, level(0, 1))
+
+
+def test_a_start_has_no_more_frames_than_the_target() -> None:
+    selector = FrameSelector(LEVELS, level(0, 0), entry=2)
+    assert selector.accepts(Encoder(2).encode(0))
+    assert selector.current == level(2, 1)
+
+
+def test_the_own_rung_is_a_start_too_and_after_a_restart_the_only_one() -> None:
+    selector = FrameSelector(LEVELS, level(2, 2), entry=2)
+    assert (selector.entry, selector.waiting_for) == (None, 2)
+    selector = FrameSelector(LEVELS, level(1, 2), entry=2)
+    selector.relevel(LEVELS, level(1, 2), restart=True)
+    assert (selector.entry, selector.waiting_for) == (None, 1)
+    assert not selector.accepts(Encoder(2).encode(0))

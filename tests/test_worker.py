@@ -92,7 +92,7 @@ class MemoryBus:
 @pytest.fixture
 async def link() -> AsyncIterator[LinkServer]:
     demands: list[Any] = []
-    server = LinkServer(DESCRIPTION, on_keyframe=lambda rung: None, on_demand=demands.append)
+    server = LinkServer(DESCRIPTION, on_keyframe=lambda rung, patient: None, on_demand=demands.append)
     yield server
     await server.close()
 

@@ -104,7 +104,7 @@ class Viewer(AsyncIOEventEmitter):
         self._path = PathState()
         self.track = AdaptiveVideoTrack()
         self.track.set_fps(start.fps)
-        self.track.follow(description, start)
+        self.track.follow(description, start, entry=description.levels()[0].rung)
         self._peer = endpoint.accept(
             remote_fingerprint=offer.fingerprints[0],
             on_connected=self._connected,

@@ -90,9 +90,12 @@ class Ladder:
         for encoding in self._encodings:
             encoding.offer(picture)
 
-    def request_keyframe(self, rung: int) -> None:
-        """Make the next picture of `rung` a keyframe, unless one was forced a moment ago: then when that is over."""
-        self._encodings[rung].request_keyframe()
+    def request_keyframe(self, rung: int, patient: bool = False) -> None:
+        """Make the next picture of `rung` a keyframe, unless one was forced a moment ago: then when that is over.
+
+        A `patient` request waits until keyframes made for such alone are rare (KeyframeConfig).
+        """
+        self._encodings[rung].request_keyframe(patient)
 
     def set_demand(self, rung: int, active: bool, bitrate: int | None = None) -> None:
         """Encode `rung` or not, at `bitrate` bit/s (None: its own, which is also the most that it gets).
@@ -151,9 +154,9 @@ class _Encoding(threading.Thread):
                 self._mail = picture
                 self._wake.notify()
 
-    def request_keyframe(self) -> None:
+    def request_keyframe(self, patient: bool) -> None:
         with self._wake:
-            self._gate.request()
+            self._gate.request(patient=patient)
 
     def set_demand(self, active: bool, bitrate: int | None, fresh: Picture | None) -> None:
         own = self._rung.bitrate

@@ -39,6 +39,11 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def demanded(self) -> AbstractSet[int]:
+        """The rungs whose frames are taken."""
+        return self._demanded
+
     def demand(self, rungs: AbstractSet[int]) -> AbstractSet[int]:
         """Take frames of these rungs from now on; return those that were not taken before."""
         new = rungs - self._demanded

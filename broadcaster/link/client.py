@@ -117,10 +117,13 @@ class LinkClient:
         assert self.description is not None
         return self.description
 
-    def request_keyframe(self, rung: int) -> None:
-        """Ask for a keyframe of `rung`; lost while the link is down, because a new link begins with keyframes."""
+    def request_keyframe(self, rung: int, patient: bool = False) -> None:
+        """Ask for a keyframe of `rung`; lost while the link is down, because a new link begins with keyframes.
+
+        A `patient` request may be left until a keyframe costs those who watch the rung little.
+        """
         if self.up and self._connection is not None:
-            self._connection.send(KeyframeRequest(rung))
+            self._connection.send(KeyframeRequest(rung, patient))
 
     def demand(self, demands: dict[int, RungDemand]) -> None:
         """Say which rungs have viewers; holds until the next call, also across reconnects and new descriptions."""

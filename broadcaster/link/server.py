@@ -27,6 +27,7 @@ from broadcaster.link.wire import (
     WireLimits,
     encode,
 )
+from broadcaster.opening import Opening
 from broadcaster.stream import EncodedFrame, StreamDescription
 
 log = logging.getLogger(__name__)
@@ -90,15 +91,15 @@ def aggregate(demands: Iterable[Mapping[int, RungDemand]], rungs: int) -> dict[i
 class LinkServer:
     """Serves one stream to workers. All methods and both callbacks run in the thread of the event loop.
 
-    `on_keyframe(rung)` asks for a keyframe, for a viewer or because a worker has lost frames; `on_demand` gets the
-    demand of all workers together, an entry for every rung, whenever it changes.
+    `on_keyframe(rung, patient)` asks for a keyframe, for a viewer or because a worker has lost frames; `on_demand` gets
+    the demand of all workers together, an entry for every rung, whenever it changes.
     """
 
     def __init__(
         self,
         description: StreamDescription,
         *,
-        on_keyframe: Callable[[int], None],
+        on_keyframe: Callable[[int, bool], None],
         on_demand: Callable[[dict[int, RungDemand]], None],
         limits: ServerLimits = SERVER_LIMITS,
     ) -> None:
@@ -108,6 +109,8 @@ class LinkServer:
         self._on_keyframe = on_keyframe
         self._on_demand = on_demand
         self._connections: set[_Connection] = set()
+        self._openings: dict[int, Opening] = {}
+        """Of demanded rungs."""
         self._server: asyncio.Server | None = None
         self._statistics = LinkStatistics()
 
@@ -142,12 +145,16 @@ class LinkServer:
             log.warning("frame dropped: %s", error)
             return
         now = asyncio.get_running_loop().time()
+        if self.demands[frame.rung].viewers:
+            self._openings.setdefault(frame.rung, Opening()).add(frame, now)
         for connection in self._connections:
             connection.push(frame, message, now)
 
     def describe(self, description: StreamDescription) -> None:
         """The ladder has changed. Unless only bitrates did, every rung begins anew for every worker, at a keyframe."""
         restart = not description.continues(self.description)
+        if restart:
+            self._openings.clear()
         self.description = description
         message = encode(description, self.limits.wire)
         for connection in self._connections:
@@ -197,12 +204,19 @@ class LinkServer:
         demands = aggregate((connection.demands for connection in self._connections), len(self.description.rungs))
         if demands != self.demands:
             self.demands = demands
+            for rung in [rung for rung in self._openings if not demands[rung].viewers]:
+                del self._openings[rung]
             self._on_demand(demands)
 
-    def _keyframes(self, rungs: Iterable[int]) -> None:
+    def _opening(self, rung: int, now: float) -> list[EncodedFrame]:
+        """What somebody who begins to demand `rung` can start with."""
+        opening = self._openings.get(rung)
+        return opening.frames(now) if opening is not None else []
+
+    def _keyframes(self, rungs: Iterable[int], *, patient: bool = False) -> None:
         for rung in sorted(rungs):
             if rung < len(self.description.rungs):
-                self._on_keyframe(rung)
+                self._on_keyframe(rung, patient)
 
     def _sent(self, size: int) -> None:
         self._statistics.sent += 1
@@ -229,6 +243,9 @@ class _Connection(asyncio.Protocol):
         self._limits = server.limits
         self._loop = asyncio.get_running_loop()
         self.greeted = False
+        self._asked: dict[int, bool] = {}
+        """Whether the worker was patient when it asked for a keyframe of a rung that it did not demand yet."""
+        self._new = True
         self._paused = False
         self._token = 0
         self._heard = self._loop.time()
@@ -300,15 +317,31 @@ class _Connection(asyncio.Protocol):
         match message:
             case Pong():
                 pass
-            case KeyframeRequest(rung):
-                self._server._keyframes([rung])
+            case KeyframeRequest(rung, patient):
+                if rung in self.backlog.demanded:
+                    self._server._keyframes([rung], patient=patient)
+                else:
+                    self._asked[rung] = patient and self._asked.get(rung, True)
             case Demand(rungs):
                 self.demands = rungs
                 new = self.backlog.demand({rung for rung, demand in rungs.items() if demand.viewers})
                 self._server._demand_changed()
-                self._server._keyframes(new)
+                for rung in sorted(new):
+                    self._begin(rung)
+                self._asked.clear()
+                self._new = False
             case _:
                 raise LinkProtocolError(f"a worker does not send a {type(message).__name__}")
+
+    def _begin(self, rung: int) -> None:
+        """Bring the worker into a rung that it begins to demand, at no cost to those who watch it where that can be."""
+        now = self._loop.time()
+        opening = self._server._opening(rung, now)
+        for frame in opening:
+            self.push(frame, encode(frame, self._limits.wire), now)
+        if not opening:
+            # A worker that comes (back) with viewers knows nothing yet of what they wait for.
+            self._server._keyframes([rung], patient=self._asked.get(rung, not self._new))
 
     def _greet(self, message: Message) -> None:
         if not isinstance(message, Hello):

@@ -88,9 +88,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class KeyframeRequest:
-    """A viewer of `rung` needs a keyframe."""
+    """A viewer of `rung` needs a keyframe: soon where it is `patient`, for it has a picture meanwhile, else now."""
 
     rung: int
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,8 @@ def _fields(message: Message) -> tuple[Any, ...]:
             fields = (MessageType.HELLO, MAGIC, version, stream)
         case Refusal(reason):
             fields = (MessageType.REFUSAL, reason)
-        case KeyframeRequest(rung):
-            fields = (MessageType.KEYFRAME, rung)
+        case KeyframeRequest(rung, patient):
+            fields = (MessageType.KEYFRAME, rung, patient)
         case Ping(token):
             fields = (MessageType.PING, token)
         case Pong(token):
@@ -240,8 +241,8 @@ def _message(kind: MessageType, fields: list[Any], limits: WireLimits) -> Messag
             message = Hello(_integer(version, "version"), _name(stream))
         case MessageType.REFUSAL, [reason]:
             message = Refusal(_text(reason, "reason", limits.reason))
-        case MessageType.KEYFRAME, [rung]:
-            message = KeyframeRequest(_integer(rung, "rung", limits.rungs - 1))
+        case MessageType.KEYFRAME, [rung, patient]:
+            message = KeyframeRequest(_integer(rung, "rung", limits.rungs - 1), _boolean(patient, "patient"))
         case MessageType.PING, [token]:
             message = Ping(_integer(token, "token"))
         case MessageType.PONG, [token]:

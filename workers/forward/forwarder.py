@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from broadcaster.adaptation.levels import Level
+from broadcaster.opening import Opening, OpeningSettings
 from broadcaster.stream import EncodedFrame, StreamDescription
 from workers.forward.fanout import Audience, Fanout
 from workers.forward.history import LostPacket
@@ -18,10 +19,10 @@ from workers.forward.pacing import CallAt, Pacer, PacingSettings, call_at
 class FrameSelector(Protocol):
     """What decides which frames a viewer gets.
 
-    `accepts` is asked once for every frame of the rung of `current` and of the rung `waiting_for`, in order, and
-    takes each frame that it accepts as sent. It need not be asked while there is a `steady` layer: then every frame
-    of the rung of `current` up to this layer is sent, and `timestamp` is set to the last one's before `accepts` is
-    called again.
+    `accepts` is asked once for every frame of the rung of `current`, of the rung `waiting_for` and of `entry`, another
+    rung that will do for a start, in order, and takes each frame that it accepts as sent. It need not be asked while
+    there is a `steady` layer: then every frame of the rung of `current` up to this layer is sent, and `timestamp` is
+    set to the last one's before `accepts` is called again.
     """
 
     timestamp: int
@@ -33,6 +34,9 @@ class FrameSelector(Protocol):
     def waiting_for(self) -> int | None: ...
 
     @property
+    def entry(self) -> int | None: ...
+
+    @property
     def steady(self) -> int | None: ...
 
     def accepts(self, frame: EncodedFrame) -> bool: ...
@@ -42,11 +46,9 @@ class FrameSelector(Protocol):
 class ForwarderSettings:
     """`report_interval`: seconds between the sender reports of a viewer; the first leaves at once, and the round-trip
     time is told by the viewer's own reports, which come each second. `keyframe_timeout`: seconds after which a keyframe
-    that was asked for and did not come is asked for again.
-
-    A newcomer is sent what its rung has had since the last keyframe, while that is at most `opening_age` seconds and
-    `opening_octets` octets: a rung gives a keyframe each half second at most, so that later than this a new one comes
-    as soon, and costs the newcomer less.
+    that was asked for and did not come is asked for again. `patience`: seconds that a newcomer which has a picture of
+    another rung waits for a keyframe that costs those who watch little (KeyframeConfig.patient_interval), before it
+    asks as everybody does. `opening`: what a newcomer is sent of the frames that came before it.
 
     A probe makes up for at most `probe_burst` seconds in which too little was sent, at a time by `probe_least` octets
     at least and `probe_most` octets at most.
@@ -54,23 +56,25 @@ class ForwarderSettings:
 
     report_interval: float = 2.0
     keyframe_timeout: float = 1.0
-    opening_age: float = 0.6
-    opening_octets: int = 256_000
     probe_burst: float = 0.1
     probe_least: int = 600
     probe_most: int = 24_000
+    patience: float = 5.0
+    opening: OpeningSettings = field(default_factory=OpeningSettings)
     pacing: PacingSettings = field(default_factory=PacingSettings)
 
 
 @dataclass(slots=True, eq=False)
 class _Place:
     """A viewer of the stream: `rungs` are those whose frames concern it. While it is on a steady layer `shown` is the
-    RTP timestamp that was the layer's last when it came there.
+    RTP timestamp that was the layer's last when it came there. `patient_until` is the time until which it is content
+    with another rung than the one it waits for.
     """
 
     outlet: Outlet
     selector: FrameSelector
     report_at: float
+    patient_until: float = 0.0
     waiting_for: int | None = None
     rungs: frozenset[int] = frozenset()
     steady: int | None = None
@@ -148,57 +152,18 @@ class _Rung:
         self.audiences.clear()
 
 
-class _Opening:
-    """The frames of one rung since its last keyframe, as long as they are young and few."""
-
-    __slots__ = ("_frames", "_octets", "_settings", "_since")
-
-    def __init__(self, settings: ForwarderSettings) -> None:
-        self._settings = settings
-        self._frames: list[EncodedFrame] = []
-        self._octets = 0
-        self._since = 0.0
-
-    def add(self, frame: EncodedFrame, now: float) -> None:
-        if frame.keyframe:
-            self._frames.clear()
-            self._octets, self._since = 0, now
-        elif not self._frames:
-            return
-        self._frames.append(frame)
-        self._octets += len(frame.payload)
-        self._expire(now)
-
-    def frames(self, now: float) -> list[EncodedFrame]:
-        """The frames, the keyframe first, dated as if all were captured with the newest.
-
-        They leave together. A player that saw the time of their capture between them would take the stream for as late
-        as the oldest, and keep that delay.
-        """
-        self._expire(now)
-        newest = len(self._frames) - 1
-        return [
-            replace(frame, timestamp=(self._frames[-1].timestamp - newest + place) & 0xFFFFFFFF)
-            for place, frame in enumerate(self._frames)
-        ]
-
-    def _expire(self, now: float) -> None:
-        if now - self._since > self._settings.opening_age or self._octets > self._settings.opening_octets:
-            self._frames.clear()
-
-
 class Forwarder:
     """The viewers of one stream in one worker, ordered by rung, so that a frame costs nothing to the others.
 
-    `request_keyframe(rung)` is called when somebody needs one and none is on its way. `on_demand` gets the number of
-    viewers by rung, those that wait for a rung included, whenever it changes. `now` is monotonic seconds throughout;
-    `call_at` is the event loop's, where big frames are spread over time.
+    `request_keyframe(rung, patient)` is called when somebody needs one and none is on its way. `on_demand` gets the
+    number of viewers by rung, those that wait for a rung included, whenever it changes. `now` is monotonic seconds
+    throughout; `call_at` is the event loop's, where big frames are spread over time.
     """
 
     def __init__(
         self,
         fanout: Fanout,
-        request_keyframe: Callable[[int], None],
+        request_keyframe: Callable[[int, bool], None],
         on_demand: Callable[[Mapping[int, int]], None],
         *,
         settings: ForwarderSettings = ForwarderSettings(),
@@ -213,10 +178,11 @@ class Forwarder:
         self._pacer = Pacer(fanout, settings=settings.pacing, monotonic=monotonic, call_at=call_at)
         self._places: dict[Outlet, _Place] = {}
         self._by_rung: dict[int, _Rung] = {}
-        self._openings: dict[int, _Opening] = {}
+        self._openings: dict[int, Opening] = {}
         """Of rungs with viewers only: the frames of others do not come, or have gaps."""
         self._description: StreamDescription | None = None
-        self._requested: dict[int, float] = {}
+        self._requested: dict[int, tuple[float, bool]] = {}
+        """When a keyframe of a rung was asked for, and whether patiently."""
         self._probes: dict[Outlet, _Probe] = {}
         self._demand: dict[int, int] = {}
 
@@ -237,9 +203,12 @@ class Forwarder:
 
     def attach(self, outlet: Outlet, selector: FrameSelector) -> None:
         """Begin to forward to `outlet`. It starts with the frames since a recent keyframe of the rung that it waits
-        for; where there was none, one is asked for at once.
+        for, else of its entry; where there was none, one is asked for at once.
         """
-        place = _Place(outlet, selector, self._monotonic())
+        now = self._monotonic()
+        place = _Place(outlet, selector, now)
+        if selector.entry is not None:
+            place.patient_until = now + self._settings.patience
         outlet.listener = self
         self._places[outlet] = place
         self._open(place)
@@ -259,7 +228,10 @@ class Forwarder:
 
     def reselect(self, outlet: Outlet) -> None:
         """Notice that the selector of `outlet` was told another level. To be called after each such change."""
-        self._move(self._places[outlet])
+        place = self._places[outlet]
+        if place.selector.waiting_for != place.waiting_for:
+            place.patient_until = 0.0
+        self._move(place)
         self._tell_demand()
 
     def probe(self, outlet: Outlet, bitrate: float, octets: int | None = None) -> None:
@@ -286,7 +258,7 @@ class Forwarder:
             return
         opening = self._openings.get(frame.rung)
         if opening is None:
-            opening = self._openings[frame.rung] = _Opening(self._settings)
+            opening = self._openings[frame.rung] = Opening(self._settings.opening)
         opening.add(frame, self._monotonic())
         audience = rung.audience(frame)
         accepted = []
@@ -308,14 +280,13 @@ class Forwarder:
     def tick(self, now: float) -> None:
         """Send the sender reports that are due and repeat requests that went unheard; a few times a second."""
         settings, requested = self._settings, self._requested
-        for rung in [rung for rung, at in requested.items() if now - at >= settings.keyframe_timeout]:
+        for rung in [rung for rung, (at, _) in requested.items() if now - at >= settings.keyframe_timeout]:
             del requested[rung]
         for place in self._places.values():
             if now >= place.report_at and place.outlet.packets:
                 place.report_at = max(place.report_at + settings.report_interval, now)
                 place.outlet.report(now)
-            if place.waiting_for is not None:
-                self._request(place.waiting_for)
+            self._ask(place)
 
     def keyframe_needed(self, outlet: Outlet) -> None:
         """A viewer lost its picture: ask for a keyframe of the rung that it is on."""
@@ -343,17 +314,26 @@ class Forwarder:
 
     def _open(self, place: _Place) -> None:
         selector = place.selector
-        if selector.current is not None or selector.waiting_for not in self._openings:
-            return
         audience = Audience.of([place.outlet])
-        for frame in self._openings[selector.waiting_for].frames(self._monotonic()):
-            if selector.accepts(frame):
-                self._fanout.send(frame, audience)
+        for rung in (selector.waiting_for, selector.entry):
+            if selector.current is None and rung in self._openings:
+                for frame in self._openings[rung].frames(self._monotonic()):
+                    if selector.accepts(frame):
+                        self._fanout.send(frame, audience)
 
-    def _request(self, rung: int) -> None:
-        if rung not in self._requested:
-            self._requested[rung] = self._monotonic()
-            self._request_keyframe(rung)
+    def _ask(self, place: _Place) -> None:
+        """Ask for what the viewer waits for."""
+        selector = place.selector
+        if selector.entry is not None:
+            self._request(selector.entry)
+        if selector.waiting_for is not None:
+            self._request(selector.waiting_for, patient=self._monotonic() < place.patient_until)
+
+    def _request(self, rung: int, *, patient: bool = False) -> None:
+        asked = self._requested.get(rung)
+        if asked is None or (asked[1] and not patient):
+            self._requested[rung] = self._monotonic(), patient
+            self._request_keyframe(rung, patient)
 
     def _move(self, place: _Place) -> None:
         selector = place.selector
@@ -361,14 +341,15 @@ class Forwarder:
         rungs = {current.rung} if current is not None else set()
         if waiting_for is not None:
             rungs.add(waiting_for)
+        if selector.entry is not None:
+            rungs.add(selector.entry)
         self._leave(place)
         place.rungs = frozenset(rungs)
         place.waiting_for = waiting_for
         place.steady = selector.steady
         for rung in rungs:
             self._by_rung.setdefault(rung, _Rung()).add(place)
-        if waiting_for is not None:
-            self._request(waiting_for)
+        self._ask(place)
 
     def _leave(self, place: _Place) -> None:
         for number in place.rungs:
@@ -383,4 +364,6 @@ class Forwarder:
             self._demand = demand
             for number in self._openings.keys() - demand.keys():
                 del self._openings[number]
+            for number in self._requested.keys() - demand.keys():
+                del self._requested[number]
             self._on_demand(demand)
