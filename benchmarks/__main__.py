@@ -24,6 +24,7 @@ NAMES = (
     "adaptation",
     "inbound",
     "isolation",
+    "joining",
     "joins",
     "ladder",
     "link",

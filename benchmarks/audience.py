@@ -13,6 +13,7 @@ import random
 import re
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,15 @@ _MANTISSA = 18
 class Audience:
     """Viewers of one gateway; all share a certificate and a TLS context."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, stream: str) -> None:
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        stream: str,
+        make: Callable[[SSL.Context, str], Viewer] | None = None,
+    ) -> None:
+        """`make` is what makes a viewer of the TLS context and an answer, where it shall be another than `Viewer`."""
+        self._make = make or Viewer
         self._http = http
         self._endpoint = f"{url}/whep/{stream}"
         certificate = RTCCertificate.generateCertificate()
@@ -51,16 +60,17 @@ class Audience:
 
         async def one() -> None:
             async with gate:
-                self.viewers.append(await self._join())
+                self.viewers.append(await self.join_one())
 
         await asyncio.gather(*(one() for _ in range(count)))
 
-    async def _join(self) -> Viewer:
+    async def join_one(self) -> Viewer:
+        """A viewer that is nobody's but the caller's, connected."""
         headers = {"Content-Type": "application/sdp"}
         async with self._http.post(self._endpoint, data=self._offer, headers=headers) as response:
             answer = await response.text()
             assert response.status == 201, f"{response.status}: {answer}"
-        viewer = Viewer(self.context, answer)
+        viewer = self._make(self.context, answer)
         async with asyncio.timeout(10):
             await viewer.connected
         return viewer
@@ -141,6 +151,7 @@ class Viewer:
         keys = self._ssl.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (_GCM_KEY + _GCM_SALT))
         key = keys[:_GCM_KEY] + keys[2 * _GCM_KEY : 2 * _GCM_KEY + _GCM_SALT]
         profile = Policy.SRTP_PROFILE_AEAD_AES_128_GCM
+        self.media_key = keys[_GCM_KEY : 2 * _GCM_KEY] + keys[2 * _GCM_KEY + _GCM_SALT :]
         self._session = Session(Policy(key=key, ssrc_type=Policy.SSRC_ANY_OUTBOUND, srtp_profile=profile))
         self._loop.remove_reader(self._socket.fileno())
         self._again(self._report, random.random() * REPORT_INTERVAL, REPORT_INTERVAL)
