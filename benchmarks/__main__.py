@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).parent
 RESULTS = PACKAGE / "results"
 NAMES = (
     "adaptation",
+    "audience_ladder",
     "inbound",
     "isolation",
     "joining",

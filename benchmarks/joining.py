@@ -128,7 +128,7 @@ class Watcher:
                     "rung": name,
                     "keyframes": len(sizes[True]),
                     "bitrate": round(8 * octets / seconds),
-                    "keyframe_in_frames": round(statistics.mean(sizes[True]) / ordinary, 2) if sizes[True] else None,
+                    "keyframe_in_frames": round(statistics.mean(sizes[True]) / ordinary, 2) if sizes[True] else "-",
                     "cost_percent": round(100 * extra / octets, 2),
                 }
             )
@@ -168,7 +168,7 @@ async def measure() -> dict[str, Any]:
         "without_picture": VIEWERS - len(first),
         "first_picture_ms": spread(first),
         "first_picture_of_own_rung": direct,
-        "own_rung_after_s": spread(climbed) if len(climbed) > 1 else None,
+        "own_rung_after_s": spread(climbed) if len(climbed) > 1 else "-",
         "stayed_on_smallest": VIEWERS - direct - len(climbed),
         "quiet": quiet,
         "joining": joining,

@@ -125,6 +125,27 @@ async def test_chromium_plays_without_a_freeze(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
+async def test_a_newcomer_among_others_starts_small_and_climbs_without_a_freeze(tmp_path: Path) -> None:
+    async with Topology(tmp_path) as beamcast, chromium() as browser:
+        first = await browser.new_page()
+        await first.goto(f"{beamcast.url}/watch/main")
+        await until_playing(first)
+        await asyncio.sleep(2)  # longer than the first viewer's rung can be joined without a keyframe
+        page = await browser.new_page()
+        await page.goto(f"{beamcast.url}/watch/main")
+        await until_playing(page)
+        async with asyncio.timeout(10):
+            while (seen := await playback(page))["frameWidth"] < 640:
+                await asyncio.sleep(0.1)
+        assert seen["freezeCount"] == 0
+        await asyncio.sleep(1)
+        after = await playback(page)
+        assert after["freezeCount"] == 0
+        assert after["framesDecoded"] - seen["framesDecoded"] >= 24
+        assert after["keyFramesDecoded"] == 2, "one of the smallest rung, one of its own"
+
+
+@pytest.mark.browser
 async def test_firefox_plays(tmp_path: Path) -> None:
     # With the addresses that a worker announces by default: Firefox never plays from 127.0.0.1.
     async with Topology(tmp_path, announce=None) as beamcast, firefox() as page:

@@ -63,7 +63,7 @@ class Planner:
 
     def quality(self, bitrates: Sequence[int], audience: Histogram) -> float:
         """The mean over all viewers, each at the best level that its path carries; nothing that fits is worth 0."""
-        levels = sorted(self._levels(bitrates))
+        levels = sorted(self.levels(bitrates))
         total = found = 0.0
         for number, count in audience.items():
             carried = bitrate_of(number)
@@ -102,8 +102,8 @@ class Planner:
             return None
         return Plan(tuple(settled), before, after)
 
-    def _levels(self, bitrates: Sequence[int]) -> list[tuple[float, float]]:
-        """What each level needs on the wire, and its quality."""
+    def levels(self, bitrates: Sequence[int]) -> list[tuple[float, float]]:
+        """What each level needs on the wire in bit/s, and its quality, at these bitrates of the rungs."""
         settings = self.settings
         levels = []
         for rung, bitrate in zip(self.rungs, bitrates, strict=True):
