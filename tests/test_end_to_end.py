@@ -15,6 +15,7 @@ import msgpack
 import numpy as np
 import pytest
 import redis.asyncio as redis
+from playwright.async_api import expect
 
 from broadcaster.source.barcode import read_barcode
 from tests.browsers import chromium, firefox, playback, read_picture
@@ -143,6 +144,30 @@ async def test_a_newcomer_among_others_starts_small_and_climbs_without_a_freeze(
         assert after["freezeCount"] == 0
         assert after["framesDecoded"] - seen["framesDecoded"] >= 24
         assert after["keyFramesDecoded"] == 2, "one of the smallest rung, one of its own"
+
+
+@pytest.mark.browser
+async def test_why_a_viewer_gets_what_it_gets_is_shown_to_it_and_on_the_dashboard(tmp_path: Path) -> None:
+    async with Topology(tmp_path) as beamcast, chromium() as browser, events(beamcast) as published:
+        dashboard = await browser.new_page()
+        complaints: list[str] = []
+        dashboard.on("pageerror", lambda error: complaints.append(str(error)))
+        await dashboard.goto(f"{beamcast.url}/dashboard/main")
+        await expect(dashboard.get_by_text("Nobody watches at the moment.")).to_be_visible()
+        page = await browser.new_page()
+        await page.goto(f"{beamcast.url}/watch/main")
+        await until_playing(page)
+        adapted = await published.until("adaptation", 20)
+        viewer, reason = adapted["viewer"], adapted["data"]["reason"]
+        row = dashboard.locator("#rows tr")
+        await expect(row).to_have_count(1, timeout=10_000)
+        await expect(row.first).to_contain_text(viewer)
+        await expect(dashboard.get_by_role("status")).to_have_text("1 viewer")
+        await expect(dashboard.locator("#log li", has_text=reason).first).to_contain_text(viewer)
+        await expect(page.locator("#why")).not_to_be_empty()
+        await page.close()
+        await expect(row).to_have_count(0, timeout=25_000)
+        assert not complaints
 
 
 @pytest.mark.browser
