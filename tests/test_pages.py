@@ -228,6 +228,26 @@ async def test_a_server_that_died_is_replaced_within_seconds() -> None:
         assert len(site.tracks) == 2
 
 
+async def test_a_pause_that_the_server_explains_is_no_lost_connection() -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.goto("/watch/main")
+        shown = await until_playing(visitor.page, beyond=5)
+        paused = {"reason": "Not even the smallest picture gets through.", "to": {"fps": 0, "rung": ""}}
+        await site.decisions.put({"viewer": "v-1", "data": paused})
+        await expect(visitor.page.locator("#why")).to_have_text(paused["reason"])
+        site.tracks[0].sounding.clear()
+        await asyncio.sleep(3)  # twice as long as a silence without a word may last
+        assert site.posts == 1
+        await expect(visitor.page.get_by_role("status")).to_have_text("Playing")
+        site.tracks[0].sounding.set()
+        await until_playing(visitor.page, beyond=shown)
+        resumed = {"reason": "It is tried again.", "to": {"fps": 15, "rung": "180p"}}
+        await site.decisions.put({"viewer": "v-1", "data": resumed})
+        await expect(visitor.page.locator("#why")).to_have_text(resumed["reason"])
+        site.tracks[0].sounding.clear()
+        await site.until("posts", 2, timeout=5)
+
+
 async def test_a_browser_that_forbids_autoplay_gets_a_button() -> None:
     async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
         await visitor.page.add_init_script(

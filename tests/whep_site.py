@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fractions
+import json
 import time
 from typing import Any
 
@@ -50,7 +51,8 @@ class BarcodeTrack(MediaStreamTrack):
 class WhepSite:
     """`streams` is what /api/streams lists, or None for an error; `refusal` is (status, headers) for every POST.
 
-    With `hold`, the tracks of new sessions send nothing until `sounding` is set.
+    With `hold`, the tracks of new sessions send nothing until `sounding` is set. What is put into `decisions`
+    is told by /api/events.
     """
 
     def __init__(self) -> None:
@@ -61,12 +63,14 @@ class WhepSite:
         self.deleted: list[str] = []
         self.tracks: list[BarcodeTrack] = []
         self.authorization: str | None = None
+        self.decisions: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._sessions: dict[str, RTCPeerConnection] = {}
         self._closing: list[asyncio.Task[None]] = []
         app = web.Application()
         app.router.add_get("/api/streams", self._list)
         app.router.add_get("/api/streams/{stream}/picture.jpg", self._picture)
         app.router.add_get("/api/time", self._time)
+        app.router.add_get("/api/events/{stream}", self._events)
         app.router.add_post("/whep/{stream}", self._post)
         app.router.add_delete("/whep/{stream}/{secret}", self._delete)
         Pages().add_to(app)
@@ -105,6 +109,13 @@ class WhepSite:
     async def _time(self, request: web.Request) -> web.Response:
         return web.json_response({"time": time.time()})
 
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        while True:
+            event = await self.decisions.get()
+            await response.write(f"event: adaptation\ndata: {json.dumps(event)}\n\n".encode())
+
     async def _post(self, request: web.Request) -> web.Response:
         self.posts += 1
         self.authorization = request.headers.get("Authorization")
@@ -126,7 +137,7 @@ class WhepSite:
             status=201,
             text=connection.localDescription.sdp,
             content_type="application/sdp",
-            headers={"Location": location},
+            headers={"Location": location, "Beamcast-Viewer": f"v-{self.posts}"},
         )
 
     async def _delete(self, request: web.Request) -> web.Response:

@@ -29,6 +29,7 @@ const TICK = 250; // ms between two looks at a connection
 const STATS_EVERY = 4; // ticks
 const SILENCE = 1500; // ms without a byte after which a connection is dead
 const SILENCE_HIDDEN = 10_000; // the same in a tab that nobody sees, whose timers and network the browser may slow
+const SILENCE_HELD = 45_000; // the same while the server holds the picture back, 30 s at most at a time
 const FIRST_MEDIA = 8000; // ms from the answer to the first byte
 const FIRST_PICTURE = 15_000; // ms from the first byte to the first picture
 const POST_DEADLINE = 5000; // ms from the offer to the answer
@@ -64,6 +65,7 @@ export class Player extends EventTarget {
     this.#video = video;
     this.#endpoint = endpoint;
     this.#token = token;
+    this.held = false; // set it while the server says that it sends nothing, because not even the least fits
     this.stats = null; // the last `stats` event's detail, while it plays
     addEventListener("pagehide", () => this.#leave());
     addEventListener("pageshow", (event) => {
@@ -117,6 +119,7 @@ export class Player extends EventTarget {
     clearTimeout(this.#timer);
     this.#next?.close();
     const session = new Session(this.#endpoint, this.#token);
+    session.held = () => this.held && session === this.#shown;
     this.#next = session;
     session.ontrack = () => {
       if (!this.#shown) this.#put(session);
@@ -228,6 +231,7 @@ class Session {
   onlost = () => {};
   onalive = () => {};
   onstats = () => {};
+  held = () => false;
   stream = new MediaStream();
   receiver = null;
   played = 0; // ms
@@ -365,7 +369,7 @@ class Session {
   }
 
   #judge() {
-    const patience = document.hidden ? SILENCE_HIDDEN : SILENCE;
+    const patience = this.held() ? SILENCE_HELD : document.hidden ? SILENCE_HIDDEN : SILENCE;
     if (this.#silent > (this.#bytes ? patience : FIRST_MEDIA)) this.#lose();
     else if (!this.#pictured && this.played > FIRST_PICTURE) this.#lose();
   }

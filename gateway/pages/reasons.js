@@ -6,7 +6,7 @@ export class Reasons {
   #source = null;
   #viewer = null;
 
-  /** `tell(sentence)` is called with each new reason, and with "" when a new session begins. */
+  /** `tell(sentence, paused)` is called with each new reason, and with "" when a new session begins. */
   constructor(stream, tell) {
     this.#stream = stream;
     this.#tell = tell;
@@ -18,13 +18,13 @@ export class Reasons {
     this.#viewer = viewer;
     this.#source?.close();
     this.#source = null;
-    this.#tell("");
+    this.#tell("", false);
     if (viewer === null) return;
     const query = new URLSearchParams({ viewer, types: "adaptation", replay: "50" });
     this.#source = new EventSource(`/api/events/${encodeURIComponent(this.#stream)}?${query}`);
     this.#source.addEventListener("adaptation", (event) => {
       const { viewer: of, data } = JSON.parse(event.data);
-      if (of === this.#viewer && data.reason) this.#tell(data.reason);
+      if (of === this.#viewer && data.reason) this.#tell(data.reason, !data.to.fps);
     });
   }
 }

@@ -117,7 +117,8 @@ player.addEventListener("stats", ({ detail: stats }) => {
   write("freezes", stats.freezes, String);
 });
 
-const reasons = new Reasons(stream, (sentence) => {
+const reasons = new Reasons(stream, (sentence, paused) => {
+  player.held = paused;
   if ($("why").textContent !== sentence) $("why").textContent = sentence;
 });
 player.addEventListener("viewer", ({ detail }) => reasons.follow(detail.viewer));
