@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import NullLocator
 
 Figures = Mapping[str, Any]
 
@@ -50,8 +50,7 @@ def _figure(rows: int, columns: int, *, height: float = 3.0) -> tuple[Figure, li
 
 def _by_viewers(axes: Axes, viewers: list[int]) -> None:
     axes.set_xscale("log")
-    axes.set_xticks(viewers)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xticks(viewers, [f"{one // 1000}k" if one >= 1000 else f"{one}" for one in viewers])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("viewers")
 
@@ -68,11 +67,11 @@ def _sending(figures: Figures) -> Figure:
             for contestant, colour in _COLOURS.items():
                 axes.plot(viewers, [row[contestant] for row in chosen], ".-", color=colour, label=contestant)
             axes.set_yscale("log")
-            axes.set_ylim(0.1, 100)
+            axes.set_ylim(0.1, 400)
             _by_viewers(axes, viewers)
             axes.set_title(f"{number} packet{'s' if number > 1 else ''} a frame, {sink}", fontsize=9)
         line[0].set_ylabel("µs of CPU a packet")
-    grid[0][0].legend(ncols=2, fontsize=8)
+    grid[0][0].legend(ncols=2, fontsize=8, loc="upper right")
     return figure
 
 
@@ -91,8 +90,8 @@ def _worker(figures: Figures) -> Figure:
         python = [row["python_percent_of_100"] for row in chosen]
         if None not in python:
             share.plot(viewers, python, ".--", color=colour, label=f"{rate}, Python's part")
-        _by_viewers(packet, viewers)
-        _by_viewers(share, viewers)
+    for axes in (packet, share):
+        _by_viewers(axes, sorted({row["viewers"] for row in rows}))
     packet.set_ylabel("µs of CPU a packet")
     share.set_ylabel("% of a core for 100 viewers")
     for axes in (packet, share):
