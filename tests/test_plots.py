@@ -63,7 +63,7 @@ def test_the_report_shows_the_plot_above_the_table(tmp_path: Path, monkeypatch: 
         '{"machine": {"cores": 2, "system": "Linux 6.1", "python": "3.11"},'
         ' "figures": {"rows": [{"workers": 1, "us_of_each": [3.0]}]}}'
     )
-    monkeypatch.setattr(report, "DOCUMENT", document)
+    monkeypatch.setattr(report, "DOCUMENTS", (document,))
     assert report.write(results) == ["scale"]
     text = document.read_text()
     assert "![scale](performance/scale.svg)" in text and "old" not in text and text.endswith("after\n")
