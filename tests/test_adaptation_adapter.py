@@ -235,6 +235,23 @@ def test_packets_that_a_probe_cost_are_not_the_levels_fault_and_what_it_reached_
     assert adapter.level == level("360p", 30.0)
 
 
+def test_losses_that_came_with_a_step_up_take_it_back_and_those_that_were_there_do_not() -> None:
+    def climbed(loss: float) -> ViewerAdapter:
+        adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
+        path = PathState(estimate=2.72e6, throughput=0.85e6, queue_delay=0.0, loss=loss, excess_loss=0.0)
+        run(adapter, path, 1.5, 0)
+        assert adapter.level == TOP
+        return adapter
+
+    def after(loss: float) -> PathState:
+        return PathState(estimate=2.72e6, throughput=2.6e6, queue_delay=0.0, loss=loss, excess_loss=0.045)
+
+    ((at, decision),) = run(climbed(0.0), after(0.07), 3, 1.5)
+    assert at < 3
+    assert (decision.rule, decision.after.rung) == ("estimate-low", "360p")
+    assert run(climbed(0.05), after(0.07), 3, 1.5) == []
+
+
 def test_who_is_spared_gives_way_late_and_who_waits_does_not_probe() -> None:
     share = Share(cap=9, waits=True, spared=True)
     adapter, alone = ViewerAdapter(LEVELS, TOP), ViewerAdapter(LEVELS, TOP)

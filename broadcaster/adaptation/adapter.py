@@ -29,7 +29,10 @@ class AdaptationSettings:
     `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
     Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none.
     On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`.
-    `settle`: after a change its effect is awaited for this long, and as long as the queue is.
+    `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
+    packets were lost, which are told of for a while. `doubt`: after a probe that cost packets nothing is tried without
+    another one up to so many times the estimate, since a bucket may have helped it. `trial_loss`: an upgrade after
+    which so much more is lost than before it, and so much that the rate explains, has failed.
     `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
@@ -66,6 +69,7 @@ class AdaptationSettings:
     settle: float = 1.0
     settle_loss: float = 2.5
     doubt: float = 1.1
+    trial_loss: float = 0.04
     lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.05
@@ -137,6 +141,9 @@ class ViewerAdapter:
         self._shed_at = _NEVER
         self._queue = 0.0
         self._loses = False
+        self._lost_at = _NEVER
+        self._failing = False
+        self._loss_before = self._all_loss = 0.0
         self._chance_loss = 0.0
         self._tight = False
         self._changed_at = self._settled_from = _NEVER
@@ -236,7 +243,11 @@ class ViewerAdapter:
         self._queue = path.queue_delay or 0.0
         self._chance_loss = 0.0 if path.congested else max(0.0, (path.loss or 0.0) - (path.excess_loss or 0.0))
         self._tight = path.congested or (path.excess_loss or 0.0) > thresholds.loss_high
-        self._loses = (path.excess_loss or 0.0) > thresholds.loss_high
+        excess = path.excess_loss or 0.0
+        self._lost_at = now if excess > thresholds.loss_low else self._lost_at
+        self._all_loss = path.loss or 0.0
+        self._loses = excess > thresholds.loss_high
+        self._failing = excess > settings.trial_loss and self._lost_by_trial(path) > settings.trial_loss
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
         loss_high = self._loss_high.seconds(now, policy.loss_is_high(seen, thresholds))
@@ -265,7 +276,7 @@ class ViewerAdapter:
     def _give_way(self, level: Level, seen: Sample, path: PathState) -> Decision | None:
         """The queue grows, or too much is lost: go to what fits, if this does not."""
         settings = self._settings
-        if not path.congested:
+        if not path.congested and not self._failing:
             self._stuck.reset()
             return None
         estimate = path.estimate if path.estimate is not None else path.throughput
@@ -279,11 +290,12 @@ class ViewerAdapter:
         stuck = self._stuck.seconds(self._now, True)
         spared = self.share is not None and self.share.spared
         spared = spared and queue < settings.spare_queue and stuck < settings.spare
-        if estimate is None or self._now < self._settled_from or spared:
+        early = self._now < self._settled_from and not self._failing
+        if estimate is None or early or spared:
             return None
         sinking = path.sinking and estimate < settings.arriving * ease * self._need(level)
-        waits = not self._loses and queue < settings.alarm and stuck < settings.patience
-        if not sinking and (waits or self._bears(level, seen, path)):
+        waits = not self._loses and not self._failing and queue < settings.alarm and stuck < settings.patience
+        if not sinking and (waits or (self._bears(level, seen, path) and not self._failing)):
             return None
         if sinking:
             # What is known of the queue is old by the way there and back.
@@ -291,10 +303,20 @@ class ViewerAdapter:
         fitting = self._best(max(settings.least_share, 1.0 - queue / settings.drain) * estimate / ease)
         if fitting is not None and fitting.bitrate >= level.bitrate:
             fitting = self._below(level) if stuck >= settings.settle else level
+        if self._failing and self._trial_from is not None and (before := self._trial_from[0]) is not None:
+            fitting = min(before, fitting or before, key=_bitrate)
+            self._doubted = settings.doubt * estimate
+            self._prober.regret(self._now, self._need(level))
         fitting = fitting or self._allowed()[0]
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
         return self._stop_sending(seen) if stuck >= settings.pause_after else None
+
+    def _lost_by_trial(self, path: PathState) -> float:
+        """How much more is lost than before the last step up, if that was just now."""
+        if self._trial_from is None or self._now - self._trial_from[1] > self._settings.soon:
+            return 0.0
+        return (path.loss or 0.0) - self._loss_before
 
     def _bears(self, level: Level, seen: Sample, path: PathState) -> bool:
         """Whether nearly all arrives and the queue is one that can be borne."""
@@ -357,7 +379,8 @@ class ViewerAdapter:
         self._trial_from = None
         self._loss_stepped_at = self._now
         # Through a policer bursts come fast, and tell nothing of what it lets through.
-        self._width = math.inf if self._loses or seen.estimate is None else seen.estimate
+        lossy = self._now - self._lost_at <= self._settings.settle_loss
+        self._width = math.inf if lossy or seen.estimate is None else seen.estimate
         self._prober.postpone(self._now + self._settings.cooldown)
         return self._move(rule, level, seen)
 
@@ -411,7 +434,7 @@ class ViewerAdapter:
         level = self._best(carried / self._settings.probing.enough, below=self._bar)
         if level is None or (self.level is not None and level.bitrate <= self.level.bitrate):
             return None
-        self._trial_from = self.level, self._now
+        self._trial_from, self._loss_before = (self.level, self._now), self._all_loss
         return self._move(rule, level, seen)
 
     def _give_back_frames(self, level: Level, seen: Sample) -> Decision | None:
@@ -423,7 +446,7 @@ class ViewerAdapter:
         smoother = self._smoother(level, seen)
         if smoother is None or self._now < self._raise_from:
             return None
-        self._trial_from = self.level, self._now
+        self._trial_from, self._loss_before = (self.level, self._now), self._all_loss
         return self._move("loss-low", smoother, seen)
 
     # --- pause, overload ------------------------------------------------------------------------------------------

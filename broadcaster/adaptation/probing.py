@@ -171,14 +171,25 @@ class Prober:
         settings = self._settings
         if self._need < self._failed_need:
             self._pause = settings.pause
-        lossy = (path.excess_loss or 0.0) > settings.loss
-        pause = max(self._pause, settings.lossy_pause) if lossy else self._pause
-        self._from, self._failed_need = now + pause, self._need
-        self._pause = min(2.0 * pause, settings.longest_lossy_pause if lossy else settings.longest_pause)
-        # Through a policer bursts come fast, and tell nothing of what it lets through.
-        self._failed_width = None if lossy else path.capacity
-        self._refuse(now, self._need, max(pause, settings.memory))
+        queue = (path.queue_delay or 0.0) - self._queue
+        if (path.excess_loss or 0.0) > (settings.loss if queue > settings.queue else 0.5 * settings.loss):
+            self.regret(now, self._need)
+        else:
+            self._wait(now, self._need, self._pause, settings.longest_pause)
+            self._failed_width = path.capacity
         return self._end(now, path, "failed")
+
+    def regret(self, now: float, need: float) -> None:
+        """`need` cost packets, and with them pictures: it is not tried again soon."""
+        settings = self._settings
+        self._wait(now, need, max(self._pause, settings.lossy_pause), settings.longest_lossy_pause)
+        # Through a policer bursts come fast, and tell nothing of what it lets through.
+        self._failed_width = None
+
+    def _wait(self, now: float, need: float, pause: float, longest: float) -> None:
+        self._from, self._failed_need = now + pause, need
+        self._pause = min(2.0 * pause, longest)
+        self._refuse(now, need, max(pause, self._settings.memory))
 
     def _widened(self, path: PathState) -> bool:
         return (
