@@ -387,6 +387,19 @@ def test_lost_pictures_ask_for_the_viewers_rung_and_are_coalesced() -> None:
         assert stage.requests == [1, 1, 0], "it has no picture that it could have lost"
 
 
+def test_who_loses_pictures_without_end_waits_patiently_and_nobody_with_it() -> None:
+    stage = Stage()
+    with RtpViewer() as one, RtpViewer() as two:
+        for viewer in (one, two):
+            stage.forwarder.attach(viewer.outlet, Selector(1))
+        for index in range(20):
+            stage.forwarder.frame(frame(index, rung=1, keyframe=True))
+            one.say(PLI, stage.now + index)
+        assert (len(stage.requests), len(stage.patient)) == (6, 15), "the first was for the newcomers"
+        two.say(PLI, stage.now + 20)
+        assert len(stage.requests) == 7, "although a patient request is on its way"
+
+
 def test_demand_is_told_when_it_changes_and_only_then() -> None:
     stage = Stage()
     with RtpViewer() as one, RtpViewer() as two:

@@ -9,6 +9,7 @@ from aiortc.rtp import RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtcpSdesPacke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broadcaster.ladder import KeyframeGate
 from broadcaster.stream import timestamp_at
 from tests.rtp_viewer import CLOCK, PARAMETERS, RtpViewer, frame
 from tests.test_rtcp import BYE, COMPOUND, FIR, PLI, nack, remb
@@ -22,10 +23,12 @@ NOW = 1000.0
 class Listener:
     def __init__(self) -> None:
         self.keyframes = 0
+        self.patient: list[bool] = []
         self.resent: list[LostPacket] = []
 
-    def keyframe_needed(self, outlet: Outlet) -> None:
+    def keyframe_needed(self, outlet: Outlet, patient: bool) -> None:
         self.keyframes += 1
+        self.patient.append(patient)
 
     def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None:
         self.resent += lost
@@ -134,6 +137,34 @@ def test_a_storm_of_picture_losses_asks_for_one_keyframe_each_pause() -> None:
             viewer.say(FIR if number % 2 else PLI, NOW + number / 50)
         assert viewer.outlet.plis == 100
         assert listener.keyframes == 4
+
+
+def test_who_asks_for_more_than_its_share_becomes_patient() -> None:
+    with RtpViewer() as viewer:
+        listener = listening(viewer)
+        for number in range(60 * 50):
+            viewer.say(PLI, NOW + number / 50)
+        assert listener.patient[:5] == [False] * 4 + [True]
+        assert listener.patient.count(False) in {9, 10}
+        viewer.say(PLI, NOW + 200)
+        assert not listener.patient[-1], "who has been quiet is served at once again"
+
+
+def test_a_storm_of_picture_losses_costs_those_who_watch_what_newcomers_do() -> None:
+    gate, made = KeyframeGate(), []
+    with RtpViewer() as viewer:
+        listener = listening(viewer)
+        for picture in range(60 * 30):
+            now = NOW + picture / 30
+            viewer.say(PLI, now)
+            while listener.patient:
+                gate.request(patient=listener.patient.pop())
+            if gate.due(now):
+                made.append(now - NOW)
+                gate.made(now)
+    assert made[:4] == pytest.approx([0.0, 0.5, 1.0, 1.5], abs=0.05), "an honest viewer in trouble is helped"
+    rate = len([at for at in made if at > 20]) / 40
+    assert 3 * rate / 30 < 0.031, "a keyframe takes the place of four ordinary pictures of the smallest rung"
 
 
 def test_a_nack_asks_for_what_was_sent() -> None:
