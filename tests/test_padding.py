@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.forward_stage import Selector
 from tests.rtp_viewer import CLOCK, PARAMETERS, RtpViewer, frame
 from tests.test_fanout import fanout  # noqa: F401
-from tests.test_forwarder import Selector
 from tests.test_history import LIMITS, Sender
 from tests.test_outlet import NOW, listening
 from tests.test_rtcp import nack
