@@ -316,9 +316,11 @@ class Viewer(AsyncIOEventEmitter):
         return self._path.queue_delay or 0.0
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Media packets that left, and packets that did not."""
-        return (0, 0) if self._outlet is None else (self._outlet.packets, self._outlet.drops)
+    def counts(self) -> tuple[int, int] | None:
+        """Media packets that left, and packets that did not; None over TCP, where the viewer's own network refuses
+        them."""
+        outlet = self._outlet
+        return None if outlet is None or outlet.path.is_tcp else (outlet.packets, outlet.drops)
 
     @property
     def carried(self) -> tuple[int, float] | None:

@@ -260,10 +260,9 @@ class Worker:
 
     def _measure_load(self, now: float, lag: float) -> None:
         """Our own overload is no fault of anybody's network: all viewers give up frames alike."""
-        counts = [viewer.counts for viewer in self.viewers.values()]
-        packets, drops = sum(one[0] for one in counts), sum(one[1] for one in counts)
+        counts = {viewer.id: found for viewer in self.viewers.values() if (found := viewer.counts) is not None}
         before = self._meter.overloaded
-        overloaded = self._meter.update(now, lag=lag, packets=packets, drops=drops)
+        overloaded = self._meter.update(now, lag=lag, counts=counts)
         if overloaded != before:
             said = "overloaded: all viewers get fewer frames" if overloaded else "no longer overloaded"
             log.warning("%s; the event loop is late by %.0f ms", said, 1000 * lag)
