@@ -278,6 +278,53 @@ async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Wor
     assert viewer.carried == (0, 0.85 * 4e6)
 
 
+async def test_overload_reaches_every_viewer_and_ends_for_every_viewer(
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    viewers = [worker.viewers[(await bus.offer()).secret] for _ in range(2)]
+    for overloaded in (True, False):
+        monkeypatch.setattr(worker._meter, "update", lambda now, *, lag, counts, it=overloaded: it)
+        worker._measure_load(1.0, 0.3)
+        assert [viewer.adapter.overloaded for viewer in viewers] == [overloaded] * 2
+        worker._meter.overloaded = overloaded
+    assert caplog.text.count("overloaded: all viewers get fewer frames; the event loop is late by 300 ms") == 1
+    assert caplog.text.count("no longer overloaded") == 1
+
+
+async def test_what_a_viewer_over_tcp_does_not_take_is_no_overload(
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    udp, tcp = [worker.viewers[(await bus.offer()).secret] for _ in range(2)]
+    seen: list[dict[str, tuple[int, int]]] = []
+    monkeypatch.setattr(worker._meter, "update", lambda now, *, lag, counts: seen.append(counts))
+    for viewer, is_tcp in ((udp, False), (tcp, True)):
+        viewer._outlet = cast(Any, SimpleNamespace(path=SimpleNamespace(is_tcp=is_tcp), packets=500, drops=90))
+    worker._measure_load(1.0, 0.0)
+    udp._outlet = tcp._outlet = None
+    assert seen[-1] == {udp.id: (500, 90)}
+
+
+async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.settings = WorkerSettings(capacity=8)
+    monkeypatch.setattr(Viewer, "host", property(lambda viewer: hosts.get(viewer.id)))
+    monkeypatch.setattr(Viewer, "queue", property(lambda viewer: 0.1))
+    hosts: dict[str, str] = {}
+    viewers = [worker.viewers[(await bus.offer()).secret] for _ in range(6)]
+    low, *_, elsewhere, other = viewers
+    for viewer in viewers:
+        viewer.adapter.level = viewer.adapter._levels[0 if viewer is low else -1]
+        hosts[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
+    other.stream = "other"
+    worker._compare_neighbours(100.0)
+    assert [viewer.adapter.cap for viewer in viewers] == [1, 1, 1, 1, None, None]
+    hosts.clear()
+    worker._compare_neighbours(101.0)
+    assert not worker._neighbours, "nobody is left there"
+    other.stream = "main"
+
+
 async def test_a_viewer_that_is_late_to_connect_gives_way_where_all_places_are_taken(
     worker: Worker, bus: MemoryBus
 ) -> None:

@@ -86,7 +86,7 @@ class Worker:
         self._lease = bus.lease("worker", id, self._describe, on_taken=self.replaced.set)
         self._links: dict[str, list[str]] = {}
         self._meter = OverloadMeter()
-        self._neighbours: dict[str, Neighbours] = {}
+        self._neighbours: dict[tuple[str, str], Neighbours] = {}
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -270,15 +270,18 @@ class Worker:
             viewer.adapter.overloaded = overloaded
 
     def _compare_neighbours(self, now: float) -> None:
-        """Viewers behind one address may share a line, and then nobody should have all of it."""
-        behind: dict[str, list[Viewer]] = {}
+        """Viewers behind one address may share a line, and then nobody should have all of it.
+
+        Those of one stream, because only the levels of one ladder compare.
+        """
+        behind: dict[tuple[str, str], list[Viewer]] = {}
         for viewer in self.viewers.values():
             if (host := viewer.host) is not None:
-                behind.setdefault(host, []).append(viewer)
-        self._neighbours = {host: self._neighbours.get(host) or Neighbours() for host in behind}
-        for host, viewers in behind.items():
+                behind.setdefault((viewer.stream, host), []).append(viewer)
+        self._neighbours = {line: self._neighbours.get(line) or Neighbours() for line in behind}
+        for line, viewers in behind.items():
             places = {viewer.id: (viewer.adapter.place, viewer.queue) for viewer in viewers}
-            cap = self._neighbours[host].cap(now, places)
+            cap = self._neighbours[line].cap(now, places)
             for viewer in viewers:
                 viewer.adapter.cap = cap
 
