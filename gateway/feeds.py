@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from dataclasses import dataclass
 
@@ -21,11 +22,14 @@ TYPES = ("adaptation", "joined", "connected", "left", "stats")
 @dataclass(frozen=True, slots=True)
 class FeedSettings:
     """`clients`: listeners that this gateway takes. `queue`: events that wait for a slow one; it then loses the oldest.
-    `heartbeat`: seconds between two signs of life. `replay`: past events that a listener can ask for at most."""
+    `heartbeat`: seconds between two signs of life. `patience`: seconds for which a listener may take nothing of what it
+    is sent; then it has gone without a word, or never reads, and its place is another's. `replay`: past events that a
+    listener can ask for at most."""
 
     clients: int = 200
     queue: int = 500
     heartbeat: float = 15.0
+    patience: float = 30.0
     look: float = 1.0
     replay: int = 500
 
@@ -133,6 +137,7 @@ class Feeds:
         response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
         await response.prepare(request)
+        self._limit_silence(request)
         seen = {event.id for event in past}
         fresh, listener.waiting = listener.waiting, deque()
         for event in [*past, *(event for event in fresh if event.id not in seen)]:
@@ -160,6 +165,12 @@ class Feeds:
         finally:
             closing.cancel()
         return response
+
+    def _limit_silence(self, request: web.Request) -> None:
+        """Only the kernel knows what was acknowledged; by itself it tries for a quarter of an hour."""
+        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self._settings.patience))
 
     async def _end(self, stream: str, feed: _Feed) -> None:
         if self._feeds.get(stream) is feed:

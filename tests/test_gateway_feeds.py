@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -165,3 +166,23 @@ async def test_a_stop_ends_what_listens(tmp_path: Path) -> None:
         await front.http.server.close()  # type: ignore[union-attr]
         async with asyncio.timeout(PATIENCE):
             await response.content.read()
+
+
+async def test_who_never_reads_loses_its_place(tmp_path: Path) -> None:
+    settings = FeedSettings(clients=1, queue=10_000, look=0.02, patience=0.3)
+    async with Front(tmp_path, feeds=settings).running() as front:
+        assert front.http.port is not None
+        with socket.socket() as mute:
+            mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            mute.connect((front.http.host, front.http.port))
+            mute.sendall(b"GET /api/events/main HTTP/1.1\r\nHost: here\r\n\r\n")
+            subscription = await subscribed(front)
+            assert (await front.http.get("/api/events/main")).status == 503
+            number = 0
+            async with asyncio.timeout(2 * PATIENCE):
+                while not subscription.closed:
+                    number += 1
+                    subscription.say(event(number))
+                    await asyncio.sleep(0.001)
+        async with front.http.get("/api/events/main") as response:
+            assert response.status == 200
