@@ -1,10 +1,12 @@
 /** All viewers of one stream: their levels over time, and why they changed. Fed by /api/events, nothing is polled. */
 
+import { listen } from "/static/events.js";
 import { Levels, levelName, rate } from "/static/levels.js";
 
 const SPAN = 300; // seconds of history
 const ROWS = 60; // viewers in the table
 const LOG = 40; // decisions in the list
+const TOLD = 1000; // ids of events, more than are ever told again
 const FORGET = 10; // seconds without statistics after which a viewer is gone
 const UNKNOWN = "–";
 
@@ -16,6 +18,7 @@ $("watch").href = `/watch/${encodeURIComponent(stream)}`;
 
 let levels = new Levels();
 const viewers = new Map(); // id -> Viewer
+const told = new Set(); // ids of the last events
 const shares = []; // per second: viewers by level
 const now = () => Date.now() / 1000;
 
@@ -95,16 +98,26 @@ function decided({ ts, viewer: id, data }) {
   $("quiet").hidden = true;
 }
 
-function listen() {
-  const source = new EventSource(`/api/events/${encodeURIComponent(stream)}?replay=200`);
-  const on = (type, act) => source.addEventListener(type, (event) => act(JSON.parse(event.data)));
-  on("stats", ({ viewer: id, data, ts }) => viewer(id).take(data, ts));
-  on("adaptation", decided);
-  on("left", ({ viewer: id }) => viewers.delete(id));
-  on("away", () => say("Redis is away: what you see is not up to date."));
-  on("back", () => say(""));
-  source.onopen = () => say("");
-  source.onerror = () => say("The server does not answer; trying again.");
+/** What a new connection tells again is known already. */
+function once(act) {
+  return (event) => {
+    if (event.lastEventId && told.has(event.lastEventId)) return;
+    told.add(event.lastEventId);
+    if (told.size > TOLD) told.delete(told.values().next().value);
+    act(JSON.parse(event.data));
+  };
+}
+
+function follow() {
+  listen(`/api/events/${encodeURIComponent(stream)}?replay=200`, {
+    stats: once(({ viewer: id, data, ts }) => viewer(id).take(data, ts)),
+    adaptation: once(decided),
+    left: once(({ viewer: id }) => viewers.delete(id)),
+    away: () => say("Redis is away: what you see is not up to date."),
+    back: () => say(""),
+    open: () => say(""),
+    error: () => say("The server does not answer; trying again."),
+  });
 }
 
 function say(trouble) {
@@ -195,7 +208,7 @@ async function start() {
     levels = new Levels(found?.rungs);
     drawLegend();
     if (!found) setTimeout(start, 3000);
-    else listen();
+    else follow();
   } catch {
     say("The server does not answer; trying again.");
     setTimeout(start, 3000);
