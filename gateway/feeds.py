@@ -21,10 +21,11 @@ TYPES = ("adaptation", "joined", "connected", "left", "stats")
 
 @dataclass(frozen=True, slots=True)
 class FeedSettings:
-    """`clients`: listeners that this gateway takes. `queue`: events that wait for a slow one; it then loses the oldest.
-    `heartbeat`: seconds between two signs of life. `patience`: seconds for which a listener may take nothing of what it
-    is sent; then it has gone without a word, or never reads, and its place is another's. `replay`: past events that a
-    listener can ask for at most."""
+    """`clients`: listeners that this gateway takes of one viewer's events, which every page that plays is, and as many
+    again of all events, so that an audience does not keep the operator out. `queue`: events that wait for a slow one;
+    it then loses the oldest. `heartbeat`: seconds between two signs of life. `patience`: seconds for which a listener
+    may take nothing of what it is sent; then it has gone without a word, or never reads, and its place is another's.
+    `replay`: past events that a listener can ask for at most."""
 
     clients: int = 200
     queue: int = 500
@@ -83,7 +84,8 @@ class Feeds:
         self._bus = bus
         self._settings = settings or FeedSettings()
         self._feeds: dict[str, _Feed] = {}
-        self._count = 0
+        self._counts = {True: 0, False: 0}
+        """Listeners, by whether they want one viewer's events."""
         self._closing = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:
@@ -100,10 +102,12 @@ class Feeds:
             raise StreamNotFoundError(error.detail) from None
         types = _types(request.query.get("types"))
         replay = _number(request.query.get("replay"), settings.replay)
-        if self._count >= settings.clients:
+        viewer = request.query.get("viewer")
+        narrow = viewer is not None
+        if self._counts[narrow] >= settings.clients:
             raise OverloadedError(f"This gateway has all the {settings.clients} listeners that it takes.")
-        self._count += 1
-        listener = _Listener(request.query.get("viewer"), types, settings.queue)
+        self._counts[narrow] += 1
+        listener = _Listener(viewer, types, settings.queue)
         feed = self._feeds.setdefault(stream, _Feed())
         feed.listeners.add(listener)
         try:
@@ -111,7 +115,7 @@ class Feeds:
             past = await self._past(stream, types, replay, request.headers.get("Last-Event-ID"))
             return await self._answer(request, listener, subscription, past)
         finally:
-            self._count -= 1
+            self._counts[narrow] -= 1
             feed.listeners.discard(listener)
             if not feed.listeners:
                 await self._end(stream, feed)

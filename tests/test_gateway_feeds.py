@@ -135,6 +135,13 @@ async def test_there_is_a_limit(front: Front) -> None:
         assert "2 listeners" in (await refused.json())["detail"]
 
 
+async def test_who_watches_takes_no_operators_place(front: Front) -> None:
+    async with front.http.get("/api/events/main?viewer=v-1"), front.http.get("/api/events/main?viewer=v-2"):
+        assert (await front.http.get("/api/events/main?viewer=v-3")).status == 503
+        async with front.http.get("/api/events/main") as response:
+            assert response.status == 200
+
+
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
