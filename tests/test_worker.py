@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from broadcaster.adaptation.audience import bin_of
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
-from broadcaster.bus.messages import OfferParams, OfferResult, PatchParams, PatchResult
+from broadcaster.bus.messages import Left, OfferParams, OfferResult, PatchParams, PatchResult
 from broadcaster.errors import BusUnavailableError, ConnectionClosedError, OverloadedError, StreamNotLiveError
 from broadcaster.link import LinkServer, RungDemand
 from broadcaster.monitor import KEYS, QualityMonitor
@@ -41,6 +42,7 @@ class MemoryBus:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str | None]] = []
+        self.left: list[Left] = []
         self.sessions: dict[str, Any] = {}
         self.handlers: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self.links: list[str] = []
@@ -59,6 +61,8 @@ class MemoryBus:
 
     def publish(self, type: str, data: Any, *, stream: str | None, viewer: str | None = None) -> None:  # noqa: A002
         self.events.append((type, getattr(data, "reason", None)))
+        if isinstance(data, Left):
+            self.left.append(data)
 
     async def put_session(self, secret: str, record: Any) -> None:
         self.writing.set()
@@ -326,15 +330,18 @@ async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
 
 
 async def test_a_viewer_that_is_late_to_connect_gives_way_where_all_places_are_taken(
-    worker: Worker, bus: MemoryBus
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await bus.offer(), await bus.offer()
     with pytest.raises(OverloadedError):
         await bus.offer()
-    worker.viewers[first.secret].since -= worker.settings.late
+    now, wall = time.monotonic(), time.time()
+    monkeypatch.setattr("time.time", lambda: wall - 3600.0)  # somebody sets the machine's clock
+    worker.viewers[first.secret]._started = now - worker.settings.late
     third = await bus.offer()
     assert set(worker.viewers) == {second.secret, third.secret}
     assert ("left", "timeout") in bus.events
+    assert worker.settings.late <= bus.left[0].duration < worker.settings.late + PATIENCE
 
 
 async def test_a_frame_link_is_found_again_while_redis_is_away(

@@ -207,7 +207,7 @@ class Viewer(AsyncIOEventEmitter):
         if self._outlet is not None:
             self._feed.forwarder.detach(self._outlet)
         self.track.stop()
-        left = Left(reason=reason, duration=time.time() - self.since)
+        left = Left(reason=reason, duration=self.age)
         self._bus.publish("left", left, stream=self.stream, viewer=self.id)
         self.emit("connectionstatechange")
         self._on_left(self)
@@ -303,6 +303,11 @@ class Viewer(AsyncIOEventEmitter):
             reason=reason(decision.rule, decision.before, decision.after, decision.inputs, decision.probe),
         )
         self._bus.publish("adaptation", event, stream=self.stream, viewer=self.id)
+
+    @property
+    def age(self) -> float:
+        """Seconds since its offer came, whatever the wall clock has done meanwhile."""
+        return time.monotonic() - self._started
 
     @property
     def host(self) -> str | None:

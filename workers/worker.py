@@ -178,7 +178,7 @@ class Worker:
         if len(self.viewers) + self._joining < self.settings.capacity:
             return True
         oldest = next((viewer for viewer in self.viewers.values() if viewer.connectionState != "connected"), None)
-        if oldest is None or time.time() - oldest.since < self.settings.late:
+        if oldest is None or oldest.age < self.settings.late:
             return False
         oldest.close("timeout")
         return True
