@@ -279,6 +279,29 @@ async def test_what_a_dashboard_is_told_again_it_shows_once() -> None:
         assert visitor.complaints == []
 
 
+async def test_a_dashboard_learns_another_ladder() -> None:
+    def statistics(rung: str) -> dict[str, Any]:
+        data = {"rung": rung, "fps": 30, "bitrate": 1000, "estimate": None, "packet_loss": 0, "rtt": None}
+        return {"type": "stats", "ts": time.time(), "viewer": "v-1", "data": data}
+
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.goto("/dashboard/main")
+        row, legend = visitor.page.locator("#rows tr"), visitor.page.locator("#legend li")
+        await site.decisions.put(statistics("360p"))
+        await expect(row).to_contain_text("360p30")
+        await expect(legend.filter(has_text="360p30")).to_contain_text("1")
+        assert site.streams is not None
+        site.streams[0]["rungs"] = [{"name": "480p", "height": 480, "fps": 30, "bitrate": 1, "layers": 1}]
+        await expect(legend).to_have_count(7)
+        async with asyncio.timeout(20):
+            while await legend.count() != 2:
+                await site.decisions.put(statistics("480p"))
+                await asyncio.sleep(0.2)
+        await expect(row).to_contain_text("480p30")
+        await expect(legend.filter(has_text="480p30")).to_contain_text("1")
+        await visitor.check_manners()
+
+
 async def test_a_browser_that_forbids_autoplay_gets_a_button() -> None:
     async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
         await visitor.page.add_init_script(

@@ -118,7 +118,8 @@ class WhepSite:
         while True:
             event = await self.decisions.get()
             number = f"id: {event['id']}\n" if "id" in event else ""
-            await response.write(f"{number}event: adaptation\ndata: {json.dumps(event)}\n\n".encode())
+            kind = event.get("type", "adaptation")
+            await response.write(f"{number}event: {kind}\ndata: {json.dumps(event)}\n\n".encode())
 
     async def _post(self, request: web.Request) -> web.Response:
         self.posts += 1
