@@ -40,14 +40,17 @@ class _Listener:
 
     def __init__(self, viewer: str | None, types: frozenset[str], size: int) -> None:
         self._viewer = viewer
-        self._types = types
+        self.types = types
         self._size = size
         self.waiting: deque[Event] = deque()
         self.lost = 0
         self.more = asyncio.Event()
 
+    def wants(self, event: Event) -> bool:
+        return event.type in self.types and self._viewer in (None, event.viewer)
+
     def take(self, event: Event) -> None:
-        if event.type not in self._types or self._viewer not in (None, event.viewer):
+        if not self.wants(event):
             return
         if len(self.waiting) >= self._size:
             self.waiting.popleft()
@@ -75,9 +78,9 @@ class _Feed:
 class Feeds:
     """`/api/events/{stream}`: what happens to the viewers of a stream, as it happens.
 
-    `?viewer=` asks for one viewer's events, `?types=a,b` for some types, `?replay=N` for the last N first; a
-    `Last-Event-ID` (HTML, server-sent events) for all since then, as far as Redis keeps them. Besides the events come
-    `lost` with a count where the listener was too slow, and `away` and `back` for Redis.
+    `?viewer=` asks for one viewer's events, `?types=a,b` for some types, `?replay=N` for the last N of these first, and
+    for as many statistics; a `Last-Event-ID` (HTML, server-sent events) for all since then, as far as Redis keeps them.
+    Besides the events come `lost` with a count where the listener was too slow, and `away` and `back` for Redis.
     """
 
     def __init__(self, bus: Bus, settings: FeedSettings | None = None) -> None:
@@ -112,7 +115,7 @@ class Feeds:
         feed.listeners.add(listener)
         try:
             subscription = await self._subscribed(stream, feed)
-            past = await self._past(stream, types, replay, request.headers.get("Last-Event-ID"))
+            past = await self._past(stream, listener, replay, request.headers.get("Last-Event-ID"))
             return await self._answer(request, listener, subscription, past)
         finally:
             self._counts[narrow] -= 1
@@ -125,15 +128,20 @@ class Feeds:
             feed.subscription = asyncio.create_task(self._bus.hear(stream, feed.hear))
         return await asyncio.shield(feed.subscription)
 
-    async def _past(self, stream: str, types: frozenset[str], replay: int, last: str | None) -> list[Event]:
+    async def _past(self, stream: str, listener: _Listener, replay: int, last: str | None) -> list[Event]:
         if not replay and last is None:
             return []
-        events = await self._bus.past(stream, self._settings.replay, stats="stats" in types)
+        events = await self._bus.past(stream, self._settings.replay, stats="stats" in listener.types)
         if last is not None:
             place = next((number for number, event in enumerate(events) if event.id == last), None)
             if place is not None:
-                return events[place + 1 :]
-        return events[-replay:] if replay else []
+                return [event for event in events[place + 1 :] if listener.wants(event)]
+        if not replay:
+            return []
+        wanted = [event for event in events if listener.wants(event)]
+        # Statistics are so many that no decision would be left beside them.
+        kinds = [[event for event in wanted if (event.type == "stats") is stats] for stats in (False, True)]
+        return sorted((event for kind in kinds for event in kind[-replay:]), key=lambda event: event.ts)
 
     async def _answer(
         self, request: web.Request, listener: _Listener, subscription: Subscription, past: list[Event]
@@ -143,9 +151,7 @@ class Feeds:
         await response.prepare(request)
         self._limit_silence(request)
         seen = {event.id for event in past}
-        fresh, listener.waiting = listener.waiting, deque()
-        for event in [*past, *(event for event in fresh if event.id not in seen)]:
-            listener.take(event)
+        listener.waiting = deque([*past, *(event for event in listener.waiting if event.id not in seen)])
         listener.more.set()
         closing = asyncio.create_task(self._closing.wait())
         connected, silent = True, 0.0

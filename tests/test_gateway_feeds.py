@@ -90,6 +90,16 @@ async def test_the_past_comes_first_and_nothing_twice(front: Front) -> None:
         assert [said["id"] for said in await read(response, 1)] == ["r-9"]
 
 
+async def test_the_past_is_that_of_whom_and_what_one_asks_for(front: Front) -> None:
+    others = [event(number, viewer="v-2") for number in range(10, 20)]
+    front.bus.kept = [event(1), event(2), *others, *(event(number, "stats") for number in range(20, 60))]
+    async with front.http.get("/api/events/main?viewer=v-1&types=adaptation&replay=2") as response:
+        assert [said["id"] for said in await read(response, 2)] == ["r-1", "r-2"]
+    async with front.http.get("/api/events/main?replay=1") as response:
+        said = await read(response, 2)
+        assert [one["id"] for one in said] == ["r-19", "r-59"], "statistics leave room for decisions"
+
+
 async def test_two_listeners_share_a_subscription_that_ends_with_the_last(front: Front) -> None:
     async with front.http.get("/api/events/main") as one:
         subscription = await subscribed(front)
