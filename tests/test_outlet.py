@@ -181,6 +181,22 @@ def test_a_nack_asks_for_what_was_sent() -> None:
         assert viewer.outlet.nacks == 3
 
 
+def test_losses_that_a_long_queue_made_too_old_ask_for_a_keyframe_once_it_is_gone() -> None:
+    """Players wait for seconds before they ask by themselves."""
+    with RtpViewer(start=500) as viewer:
+        listener = listening(viewer)
+        PythonFanout(CLOCK, lambda: NOW).send(frame(1, keyframe=True), Audience([viewer.outlet]))
+        viewer.outlet.congested = True
+        viewer.say(nack([501, 502]), NOW + 1.2)
+        assert (listener.resent, listener.keyframes) == ([], 0)
+        viewer.outlet.congested = False
+        viewer.say(nack([501]), NOW + 1.4)
+        assert listener.keyframes == 1
+        PythonFanout(CLOCK, lambda: NOW + 1.5).send(frame(2, keyframe=True), Audience([viewer.outlet]))
+        viewer.say(nack([501, 502]), NOW + 2.0)
+        assert listener.keyframes == 1, "it has left"
+
+
 def test_without_retransmission_nacks_are_only_counted() -> None:
     with RtpViewer(start=500, parameters=replace(PARAMETERS, rtx_payload_type=None)) as viewer:
         listener = listening(viewer)
