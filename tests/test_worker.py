@@ -322,7 +322,7 @@ async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
         hosts[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
     other.stream = "other"
     worker._compare_neighbours(100.0)
-    assert [viewer.adapter.cap for viewer in viewers] == [1, 1, 1, 1, None, None]
+    assert [viewer.adapter.share and viewer.adapter.share.cap for viewer in viewers] == [1, 1, 1, 1, None, None]
     hosts.clear()
     worker._compare_neighbours(101.0)
     assert not worker._neighbours, "nobody is left there"

@@ -86,7 +86,7 @@ class Worker:
         self._lease = bus.lease("worker", id, self._describe, on_taken=self.replaced.set)
         self._links: dict[str, list[str]] = {}
         self._meter = OverloadMeter()
-        self._neighbours: dict[tuple[str, str], Neighbours] = {}
+        self._neighbours: dict[tuple[str, str], Neighbours[str]] = {}
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -281,9 +281,9 @@ class Worker:
         self._neighbours = {line: self._neighbours.get(line) or Neighbours() for line in behind}
         for line, viewers in behind.items():
             places = {viewer.id: (viewer.adapter.place, viewer.queue) for viewer in viewers}
-            cap = self._neighbours[line].cap(now, places)
+            shares = self._neighbours[line].shares(now, places)
             for viewer in viewers:
-                viewer.adapter.cap = cap
+                viewer.adapter.share = shares.get(viewer.id)
 
     def _tell_audiences(self) -> None:
         found: dict[str, dict[int, list[float]]] = {}
