@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from dataclasses import dataclass
 
@@ -20,12 +21,16 @@ TYPES = ("adaptation", "joined", "connected", "left", "stats")
 
 @dataclass(frozen=True, slots=True)
 class FeedSettings:
-    """`clients`: listeners that this gateway takes. `queue`: events that wait for a slow one; it then loses the oldest.
-    `heartbeat`: seconds between two signs of life. `replay`: past events that a listener can ask for at most."""
+    """`clients`: listeners that this gateway takes of one viewer's events, which every page that plays is, and as many
+    again of all events, so that an audience does not keep the operator out. `queue`: events that wait for a slow one;
+    it then loses the oldest. `heartbeat`: seconds between two signs of life. `patience`: seconds for which a listener
+    may take nothing of what it is sent; then it has gone without a word, or never reads, and its place is another's.
+    `replay`: past events that a listener can ask for at most."""
 
     clients: int = 200
     queue: int = 500
     heartbeat: float = 15.0
+    patience: float = 30.0
     look: float = 1.0
     replay: int = 500
 
@@ -35,14 +40,17 @@ class _Listener:
 
     def __init__(self, viewer: str | None, types: frozenset[str], size: int) -> None:
         self._viewer = viewer
-        self._types = types
+        self.types = types
         self._size = size
         self.waiting: deque[Event] = deque()
         self.lost = 0
         self.more = asyncio.Event()
 
+    def wants(self, event: Event) -> bool:
+        return event.type in self.types and self._viewer in (None, event.viewer)
+
     def take(self, event: Event) -> None:
-        if event.type not in self._types or self._viewer not in (None, event.viewer):
+        if not self.wants(event):
             return
         if len(self.waiting) >= self._size:
             self.waiting.popleft()
@@ -70,16 +78,17 @@ class _Feed:
 class Feeds:
     """`/api/events/{stream}`: what happens to the viewers of a stream, as it happens.
 
-    `?viewer=` asks for one viewer's events, `?types=a,b` for some types, `?replay=N` for the last N first; a
-    `Last-Event-ID` (HTML, server-sent events) for all since then, as far as Redis keeps them. Besides the events come
-    `lost` with a count where the listener was too slow, and `away` and `back` for Redis.
+    `?viewer=` asks for one viewer's events, `?types=a,b` for some types, `?replay=N` for the last N of these first, and
+    for as many statistics; a `Last-Event-ID` (HTML, server-sent events) for all since then, as far as Redis keeps them.
+    Besides the events come `lost` with a count where the listener was too slow, and `away` and `back` for Redis.
     """
 
     def __init__(self, bus: Bus, settings: FeedSettings | None = None) -> None:
         self._bus = bus
         self._settings = settings or FeedSettings()
         self._feeds: dict[str, _Feed] = {}
-        self._count = 0
+        self._counts = {True: 0, False: 0}
+        """Listeners, by whether they want one viewer's events."""
         self._closing = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:
@@ -96,18 +105,20 @@ class Feeds:
             raise StreamNotFoundError(error.detail) from None
         types = _types(request.query.get("types"))
         replay = _number(request.query.get("replay"), settings.replay)
-        if self._count >= settings.clients:
+        viewer = request.query.get("viewer")
+        narrow = viewer is not None
+        if self._counts[narrow] >= settings.clients:
             raise OverloadedError(f"This gateway has all the {settings.clients} listeners that it takes.")
-        self._count += 1
-        listener = _Listener(request.query.get("viewer"), types, settings.queue)
+        self._counts[narrow] += 1
+        listener = _Listener(viewer, types, settings.queue)
         feed = self._feeds.setdefault(stream, _Feed())
         feed.listeners.add(listener)
         try:
             subscription = await self._subscribed(stream, feed)
-            past = await self._past(stream, types, replay, request.headers.get("Last-Event-ID"))
+            past = await self._past(stream, listener, replay, request.headers.get("Last-Event-ID"))
             return await self._answer(request, listener, subscription, past)
         finally:
-            self._count -= 1
+            self._counts[narrow] -= 1
             feed.listeners.discard(listener)
             if not feed.listeners:
                 await self._end(stream, feed)
@@ -117,15 +128,20 @@ class Feeds:
             feed.subscription = asyncio.create_task(self._bus.hear(stream, feed.hear))
         return await asyncio.shield(feed.subscription)
 
-    async def _past(self, stream: str, types: frozenset[str], replay: int, last: str | None) -> list[Event]:
+    async def _past(self, stream: str, listener: _Listener, replay: int, last: str | None) -> list[Event]:
         if not replay and last is None:
             return []
-        events = await self._bus.past(stream, self._settings.replay, stats="stats" in types)
+        events = await self._bus.past(stream, self._settings.replay, stats="stats" in listener.types)
         if last is not None:
             place = next((number for number, event in enumerate(events) if event.id == last), None)
             if place is not None:
-                return events[place + 1 :]
-        return events[-replay:] if replay else []
+                return [event for event in events[place + 1 :] if listener.wants(event)]
+        if not replay:
+            return []
+        wanted = [event for event in events if listener.wants(event)]
+        # Statistics are so many that no decision would be left beside them.
+        kinds = [[event for event in wanted if (event.type == "stats") is stats] for stats in (False, True)]
+        return sorted((event for kind in kinds for event in kind[-replay:]), key=lambda event: event.ts)
 
     async def _answer(
         self, request: web.Request, listener: _Listener, subscription: Subscription, past: list[Event]
@@ -133,10 +149,9 @@ class Feeds:
         response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
         await response.prepare(request)
+        self._limit_silence(request)
         seen = {event.id for event in past}
-        fresh, listener.waiting = listener.waiting, deque()
-        for event in [*past, *(event for event in fresh if event.id not in seen)]:
-            listener.take(event)
+        listener.waiting = deque([*past, *(event for event in listener.waiting if event.id not in seen)])
         listener.more.set()
         closing = asyncio.create_task(self._closing.wait())
         connected, silent = True, 0.0
@@ -160,6 +175,12 @@ class Feeds:
         finally:
             closing.cancel()
         return response
+
+    def _limit_silence(self, request: web.Request) -> None:
+        """Only the kernel knows what was acknowledged; by itself it tries for a quarter of an hour."""
+        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+        if connection is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * self._settings.patience))
 
     async def _end(self, stream: str, feed: _Feed) -> None:
         if self._feeds.get(stream) is feed:

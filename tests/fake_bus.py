@@ -127,7 +127,8 @@ class FakeBus:
 
     async def past(self, stream: str, count: int, *, stats: bool = False) -> list[Event]:
         self._check()
-        return [event for event in self.kept if stats or event.type != "stats"][-count:]
+        told = [event for event in self.kept if event.type != "stats"][-count:]
+        return [event for event in self.kept if event in told or (stats and event.type == "stats")]
 
     async def get_picture(self, stream: str) -> bytes | None:
         self._check()

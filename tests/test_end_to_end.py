@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -80,6 +81,18 @@ async def events(beamcast: Topology) -> AsyncIterator[Events]:
         yield subscriber
     finally:
         await subscriber.close()
+
+
+@asynccontextmanager
+async def load(beamcast: Topology) -> AsyncIterator[None]:
+    """A viewer in a process of its own, which decodes nothing."""
+    command = (sys.executable, "-m", "workers.load", f"{beamcast.url}/whep/main", "--viewers", "1", "--duration", "90")
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def until_playing(page: Any, timeout: float = 15, *, beyond: int = 0) -> int:
@@ -185,6 +198,32 @@ async def test_why_a_viewer_gets_what_it_gets_is_shown_to_it_and_on_the_dashboar
         await page.close()
         await expect(row).to_have_count(0, timeout=25_000)
         assert not complaints
+
+
+@pytest.mark.browser
+async def test_the_dashboard_is_live_in_firefox_too(tmp_path: Path) -> None:
+    async with Topology(tmp_path) as beamcast, firefox() as page, events(beamcast) as published:
+
+        async def shown(condition: str, timeout: float) -> None:
+            async with asyncio.timeout(timeout):
+                while not await page.evaluate(f"() => {condition}"):
+                    await asyncio.sleep(0.1)
+
+        await page.goto(f"{beamcast.url}/dashboard/main")
+        await shown("!document.getElementById('nobody').hidden", 5)
+        async with load(beamcast):
+            adapted = await published.until("adaptation", 30)
+            viewer, reason = adapted["viewer"], adapted["data"]["reason"]
+            rows = "[...document.querySelectorAll('#rows tr')].map((row) => row.textContent)"
+            await shown(f"{rows}.length === 1 && {rows}[0].includes({json.dumps(viewer)})", 10)
+            assert await page.evaluate("() => document.getElementById('state').textContent") == "1 viewer"
+            log = "[...document.querySelectorAll('#log li')].map((item) => item.textContent)"
+            told = (
+                f"{log}.some((text) => [{json.dumps(viewer)}, {json.dumps(reason)}].every((one) => text.includes(one)))"
+            )
+            await shown(told, 5)
+        await shown("document.querySelectorAll('#rows tr').length === 0", 25)
+        assert page.console == []
 
 
 @pytest.mark.browser

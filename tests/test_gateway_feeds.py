@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,16 @@ async def test_the_past_comes_first_and_nothing_twice(front: Front) -> None:
         assert [said["id"] for said in await read(response, 1)] == ["r-9"]
 
 
+async def test_the_past_is_that_of_whom_and_what_one_asks_for(front: Front) -> None:
+    others = [event(number, viewer="v-2") for number in range(10, 20)]
+    front.bus.kept = [event(1), event(2), *others, *(event(number, "stats") for number in range(20, 60))]
+    async with front.http.get("/api/events/main?viewer=v-1&types=adaptation&replay=2") as response:
+        assert [said["id"] for said in await read(response, 2)] == ["r-1", "r-2"]
+    async with front.http.get("/api/events/main?replay=1") as response:
+        said = await read(response, 2)
+        assert [one["id"] for one in said] == ["r-19", "r-59"], "statistics leave room for decisions"
+
+
 async def test_two_listeners_share_a_subscription_that_ends_with_the_last(front: Front) -> None:
     async with front.http.get("/api/events/main") as one:
         subscription = await subscribed(front)
@@ -134,6 +145,13 @@ async def test_there_is_a_limit(front: Front) -> None:
         assert "2 listeners" in (await refused.json())["detail"]
 
 
+async def test_who_watches_takes_no_operators_place(front: Front) -> None:
+    async with front.http.get("/api/events/main?viewer=v-1"), front.http.get("/api/events/main?viewer=v-2"):
+        assert (await front.http.get("/api/events/main?viewer=v-3")).status == 503
+        async with front.http.get("/api/events/main") as response:
+            assert response.status == 200
+
+
 @pytest.mark.parametrize(
     ("path", "status", "says"),
     [
@@ -165,3 +183,23 @@ async def test_a_stop_ends_what_listens(tmp_path: Path) -> None:
         await front.http.server.close()  # type: ignore[union-attr]
         async with asyncio.timeout(PATIENCE):
             await response.content.read()
+
+
+async def test_who_never_reads_loses_its_place(tmp_path: Path) -> None:
+    settings = FeedSettings(clients=1, queue=10_000, look=0.02, patience=0.3)
+    async with Front(tmp_path, feeds=settings).running() as front:
+        assert front.http.port is not None
+        with socket.socket() as mute:
+            mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            mute.connect((front.http.host, front.http.port))
+            mute.sendall(b"GET /api/events/main HTTP/1.1\r\nHost: here\r\n\r\n")
+            subscription = await subscribed(front)
+            assert (await front.http.get("/api/events/main")).status == 503
+            number = 0
+            async with asyncio.timeout(2 * PATIENCE):
+                while not subscription.closed:
+                    number += 1
+                    subscription.say(event(number))
+                    await asyncio.sleep(0.001)
+        async with front.http.get("/api/events/main") as response:
+            assert response.status == 200

@@ -98,6 +98,17 @@ def test_too_old_is_gone() -> None:
     assert sender.ask([number], 1.0 + LIMITS.age + 0.01) == []
 
 
+def test_what_is_too_old_is_missed_until_a_keyframe_leaves() -> None:
+    sender = Sender()
+    lost = sender.send(0, 1.0)
+    late = 1.0 + LIMITS.age + 0.01
+    assert sender.ask(lost, late) == []
+    assert (sender.history.ignored, sender.history.unaffordable) == (len(lost), len(lost))
+    sender.state.key_index += 1
+    assert sender.ask(lost, late + 0.1) == []
+    assert (sender.history.ignored, sender.history.unaffordable) == (2 * len(lost), len(lost))
+
+
 def test_more_frames_than_are_remembered_are_gone() -> None:
     sender = Sender()
     first = sender.send(0, 1.0)

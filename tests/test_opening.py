@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 
+from broadcaster.ladder import KeyframeGate
 from broadcaster.ladder.encoder import RungEncoder
 from broadcaster.opening import Opening, OpeningSettings
 from broadcaster.source.canvas import plane
@@ -52,6 +53,24 @@ def test_only_the_newest_frames_of_higher_layers_are_kept(layers: int, count: in
 def test_the_frames_are_dated_with_the_newest() -> None:
     newest = 10 * 3000
     assert [frame.timestamp for frame in opened(frames(11)).frames(0.4)] == [newest - 4 + place for place in range(5)]
+
+
+@pytest.mark.parametrize("bitrate", [60_000, 200_000, 800_000, 3_000_000])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_where_there_is_no_start_a_keyframe_is_made_at_once(bitrate: int, layers: int) -> None:
+    """So nobody who comes waits for the gate: by the time that it is closed there is a young start."""
+    opening, gate, size = Opening(), KeyframeGate(), bitrate // 240
+    gate.made(0.0)
+    without = 0
+    for index in range(5 * 30):
+        now, slots = index / 30, SLOTS[layers]
+        octets = 4 * size if index == 0 else size
+        opening.add(EncodedFrame(0, index, index * 3000, index == 0, *slots[index % len(slots)], bytes(octets)), now)
+        if not opening.frames(now):
+            without += 1
+            gate.request()
+            assert gate.due(now), f"{now:.2f} s after a keyframe"
+    assert without, "in the end there is none"
 
 
 def test_nothing_comes_before_a_keyframe() -> None:

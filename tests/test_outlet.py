@@ -9,6 +9,7 @@ from aiortc.rtp import RtcpPacket, RtcpReceiverInfo, RtcpRrPacket, RtcpSdesPacke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broadcaster.ladder import KeyframeGate
 from broadcaster.stream import timestamp_at
 from tests.rtp_viewer import CLOCK, PARAMETERS, RtpViewer, frame
 from tests.test_rtcp import BYE, COMPOUND, FIR, PLI, nack, remb
@@ -22,10 +23,12 @@ NOW = 1000.0
 class Listener:
     def __init__(self) -> None:
         self.keyframes = 0
+        self.patient: list[bool] = []
         self.resent: list[LostPacket] = []
 
-    def keyframe_needed(self, outlet: Outlet) -> None:
+    def keyframe_needed(self, outlet: Outlet, patient: bool) -> None:
         self.keyframes += 1
+        self.patient.append(patient)
 
     def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None:
         self.resent += lost
@@ -136,6 +139,34 @@ def test_a_storm_of_picture_losses_asks_for_one_keyframe_each_pause() -> None:
         assert listener.keyframes == 4
 
 
+def test_who_asks_for_more_than_its_share_becomes_patient() -> None:
+    with RtpViewer() as viewer:
+        listener = listening(viewer)
+        for number in range(60 * 50):
+            viewer.say(PLI, NOW + number / 50)
+        assert listener.patient[:5] == [False] * 4 + [True]
+        assert listener.patient.count(False) in {9, 10}
+        viewer.say(PLI, NOW + 200)
+        assert not listener.patient[-1], "who has been quiet is served at once again"
+
+
+def test_a_storm_of_picture_losses_costs_those_who_watch_what_newcomers_do() -> None:
+    gate, made = KeyframeGate(), []
+    with RtpViewer() as viewer:
+        listener = listening(viewer)
+        for picture in range(60 * 30):
+            now = NOW + picture / 30
+            viewer.say(PLI, now)
+            while listener.patient:
+                gate.request(patient=listener.patient.pop())
+            if gate.due(now):
+                made.append(now - NOW)
+                gate.made(now)
+    assert made[:4] == pytest.approx([0.0, 0.5, 1.0, 1.5], abs=0.05), "an honest viewer in trouble is helped"
+    rate = len([at for at in made if at > 20]) / 40
+    assert 3 * rate / 30 < 0.031, "a keyframe takes the place of four ordinary pictures of the smallest rung"
+
+
 def test_a_nack_asks_for_what_was_sent() -> None:
     with RtpViewer(start=500) as viewer:
         listener = listening(viewer)
@@ -148,6 +179,22 @@ def test_a_nack_asks_for_what_was_sent() -> None:
         assert [lost.sequence for lost in listener.resent] == [501, 503]
         assert [packet.payload[2:] for packet in again] == [sent[1].payload, sent[3].payload]
         assert viewer.outlet.nacks == 3
+
+
+def test_losses_that_a_long_queue_made_too_old_ask_for_a_keyframe_once_it_is_gone() -> None:
+    """Players wait for seconds before they ask by themselves."""
+    with RtpViewer(start=500) as viewer:
+        listener = listening(viewer)
+        PythonFanout(CLOCK, lambda: NOW).send(frame(1, keyframe=True), Audience([viewer.outlet]))
+        viewer.outlet.congested = True
+        viewer.say(nack([501, 502]), NOW + 1.2)
+        assert (listener.resent, listener.keyframes) == ([], 0)
+        viewer.outlet.congested = False
+        viewer.say(nack([501]), NOW + 1.4)
+        assert listener.keyframes == 1
+        PythonFanout(CLOCK, lambda: NOW + 1.5).send(frame(2, keyframe=True), Audience([viewer.outlet]))
+        viewer.say(nack([501, 502]), NOW + 2.0)
+        assert listener.keyframes == 1, "it has left"
 
 
 def test_without_retransmission_nacks_are_only_counted() -> None:

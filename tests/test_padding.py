@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.rtp_viewer import CLOCK, PARAMETERS, RtpViewer, frame
+from tests.forward_stage import Selector
+from tests.rtp_viewer import CLOCK, PARAMETERS, WITH_TRANSPORT, RtpViewer, frame
 from tests.test_fanout import fanout  # noqa: F401
-from tests.test_forwarder import Selector
 from tests.test_history import LIMITS, Sender
 from tests.test_outlet import NOW, listening
 from tests.test_rtcp import nack
@@ -43,6 +43,21 @@ def test_no_probe_where_nothing_can_be_resent(fanout: Callable[[], Fanout]) -> N
         plain.received()
         assert sender.probe(new.outlet, 5000) == sender.probe(plain.outlet, 5000) == 0
         assert new.received() == plain.received() == []
+
+
+def test_a_distant_viewers_feedback_on_a_probe_is_understood(fanout: Callable[[], Fanout]) -> None:  # noqa: F811
+    with RtpViewer(parameters=WITH_TRANSPORT) as viewer:
+        sender, estimator = fanout(), viewer.outlet.estimator
+        assert estimator is not None
+        numbers: list[int] = []
+        for picture in range(20):
+            sender.send(frame(picture, size=SIZE), Audience([viewer.outlet]))
+            assert sender.probe(viewer.outlet, 24_000) > 20
+            found = [int.from_bytes(packet.extensions[3], "big") for packet in viewer.received()]
+            numbers = numbers or found
+        estimator.arrived(NOW + 0.7, [(number, 4 * number) for number in numbers])
+        assert estimator.state(NOW + 0.7).measured == 1
+        assert estimator.state(NOW + 0.7).loss == 0.0
 
 
 class Stream:

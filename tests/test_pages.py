@@ -248,6 +248,60 @@ async def test_a_pause_that_the_server_explains_is_no_lost_connection() -> None:
         await site.until("posts", 2, timeout=5)
 
 
+def decision(reason: str, number: int) -> dict[str, Any]:
+    """As /api/events tells it of viewer v-1."""
+    data = {"rule": "headroom", "reason": reason, "inputs": {}, "to": {"fps": 30, "rung": "720p"}}
+    return {"id": f"r-{number}", "ts": 1.0, "viewer": "v-1", "data": data}
+
+
+@pytest.mark.parametrize("path", ["/watch/main", "/dashboard/main"])
+async def test_events_come_again_after_the_server_refused_to_tell_any(path: str) -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        site.mute = True
+        await visitor.goto(path)
+        async with asyncio.timeout(20):
+            while site.listened < 2:
+                await asyncio.sleep(0.02)
+        site.mute = False
+        await site.decisions.put(decision("There is room for more.", 1))
+        shown = visitor.page.locator("#why" if "watch" in path else "#log li")
+        await expect(shown).to_contain_text("There is room for more.", timeout=20_000)
+
+
+async def test_what_a_dashboard_is_told_again_it_shows_once() -> None:
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.goto("/dashboard/main")
+        for number in (1, 2, 1, 2, 3):
+            await site.decisions.put(decision(f"Reason {number}.", number))
+        log = visitor.page.locator("#log li")
+        await expect(log.first).to_contain_text("Reason 3.")
+        await expect(log).to_have_count(3)
+        assert visitor.complaints == []
+
+
+async def test_a_dashboard_learns_another_ladder() -> None:
+    def statistics(rung: str) -> dict[str, Any]:
+        data = {"rung": rung, "fps": 30, "bitrate": 1000, "estimate": None, "packet_loss": 0, "rtt": None}
+        return {"type": "stats", "ts": time.time(), "viewer": "v-1", "data": data}
+
+    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+        await visitor.goto("/dashboard/main")
+        row, legend = visitor.page.locator("#rows tr"), visitor.page.locator("#legend li")
+        await site.decisions.put(statistics("360p"))
+        await expect(row).to_contain_text("360p30")
+        await expect(legend.filter(has_text="360p30")).to_contain_text("1")
+        assert site.streams is not None
+        site.streams[0]["rungs"] = [{"name": "480p", "height": 480, "fps": 30, "bitrate": 1, "layers": 1}]
+        await expect(legend).to_have_count(7)
+        async with asyncio.timeout(20):
+            while await legend.count() != 2:
+                await site.decisions.put(statistics("480p"))
+                await asyncio.sleep(0.2)
+        await expect(row).to_contain_text("480p30")
+        await expect(legend.filter(has_text="480p30")).to_contain_text("1")
+        await visitor.check_manners()
+
+
 async def test_a_browser_that_forbids_autoplay_gets_a_button() -> None:
     async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
         await visitor.page.add_init_script(

@@ -66,7 +66,7 @@ class Listened(Served):
     def moved(self, path: Way) -> None:
         self.outlet.path = path
 
-    def keyframe_needed(self, outlet: Outlet) -> None:
+    def keyframe_needed(self, outlet: Outlet, patient: bool) -> None:
         self.asked.append("keyframe")
 
     def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from broadcaster.adaptation.audience import bin_of
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
-from broadcaster.bus.messages import OfferParams, OfferResult, PatchParams, PatchResult
+from broadcaster.bus.messages import Left, OfferParams, OfferResult, PatchParams, PatchResult
 from broadcaster.errors import BusUnavailableError, ConnectionClosedError, OverloadedError, StreamNotLiveError
 from broadcaster.link import LinkServer, RungDemand
 from broadcaster.monitor import KEYS, QualityMonitor
@@ -41,6 +42,7 @@ class MemoryBus:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str | None]] = []
+        self.left: list[Left] = []
         self.sessions: dict[str, Any] = {}
         self.handlers: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self.links: list[str] = []
@@ -59,6 +61,8 @@ class MemoryBus:
 
     def publish(self, type: str, data: Any, *, stream: str | None, viewer: str | None = None) -> None:  # noqa: A002
         self.events.append((type, getattr(data, "reason", None)))
+        if isinstance(data, Left):
+            self.left.append(data)
 
     async def put_session(self, secret: str, record: Any) -> None:
         self.writing.set()
@@ -278,16 +282,66 @@ async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Wor
     assert viewer.carried == (0, 0.85 * 4e6)
 
 
+async def test_overload_reaches_every_viewer_and_ends_for_every_viewer(
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    viewers = [worker.viewers[(await bus.offer()).secret] for _ in range(2)]
+    for overloaded in (True, False):
+        monkeypatch.setattr(worker._meter, "update", lambda now, *, lag, counts, it=overloaded: it)
+        worker._measure_load(1.0, 0.3)
+        assert [viewer.adapter.overloaded for viewer in viewers] == [overloaded] * 2
+        worker._meter.overloaded = overloaded
+    assert caplog.text.count("overloaded: all viewers get fewer frames; the event loop is late by 300 ms") == 1
+    assert caplog.text.count("no longer overloaded") == 1
+
+
+async def test_what_a_viewer_over_tcp_does_not_take_is_no_overload(
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    udp, tcp = [worker.viewers[(await bus.offer()).secret] for _ in range(2)]
+    seen: list[dict[str, tuple[int, int]]] = []
+    monkeypatch.setattr(worker._meter, "update", lambda now, *, lag, counts: seen.append(counts))
+    for viewer, is_tcp in ((udp, False), (tcp, True)):
+        viewer._outlet = cast(Any, SimpleNamespace(path=SimpleNamespace(is_tcp=is_tcp), packets=500, drops=90))
+    worker._measure_load(1.0, 0.0)
+    udp._outlet = tcp._outlet = None
+    assert seen[-1] == {udp.id: (500, 90)}
+
+
+async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.settings = WorkerSettings(capacity=8)
+    monkeypatch.setattr(Viewer, "host", property(lambda viewer: hosts.get(viewer.id)))
+    monkeypatch.setattr(Viewer, "queue", property(lambda viewer: 0.1))
+    hosts: dict[str, str] = {}
+    viewers = [worker.viewers[(await bus.offer()).secret] for _ in range(6)]
+    low, *_, elsewhere, other = viewers
+    for viewer in viewers:
+        viewer.adapter.level = viewer.adapter._levels[0 if viewer is low else -1]
+        hosts[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
+    other.stream = "other"
+    worker._compare_neighbours(100.0)
+    assert [viewer.adapter.share and viewer.adapter.share.cap for viewer in viewers] == [1, 1, 1, 1, None, None]
+    hosts.clear()
+    worker._compare_neighbours(101.0)
+    assert not worker._neighbours, "nobody is left there"
+    other.stream = "main"
+
+
 async def test_a_viewer_that_is_late_to_connect_gives_way_where_all_places_are_taken(
-    worker: Worker, bus: MemoryBus
+    worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await bus.offer(), await bus.offer()
     with pytest.raises(OverloadedError):
         await bus.offer()
-    worker.viewers[first.secret].since -= worker.settings.late
+    now, wall = time.monotonic(), time.time()
+    monkeypatch.setattr("time.time", lambda: wall - 3600.0)  # somebody sets the machine's clock
+    worker.viewers[first.secret]._started = now - worker.settings.late
     third = await bus.offer()
     assert set(worker.viewers) == {second.secret, third.secret}
     assert ("left", "timeout") in bus.events
+    assert worker.settings.late <= bus.left[0].duration < worker.settings.late + PATIENCE
 
 
 async def test_a_frame_link_is_found_again_while_redis_is_away(

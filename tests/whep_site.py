@@ -52,14 +52,14 @@ class WhepSite:
     """`streams` is what /api/streams lists, or None for an error; `refusal` is (status, headers) for every POST.
 
     With `hold`, the tracks of new sessions send nothing until `sounding` is set. What is put into `decisions`
-    is told by /api/events.
+    is told by /api/events, or nothing but an error while it is `mute`.
     """
 
     def __init__(self) -> None:
         self.streams: list[dict[str, Any]] | None = [stream("main")]
         self.refusal: tuple[int, dict[str, str]] | None = None
-        self.hold = False
-        self.posts = 0
+        self.hold = self.mute = False
+        self.posts = self.listened = 0
         self.deleted: list[str] = []
         self.tracks: list[BarcodeTrack] = []
         self.authorization: str | None = None
@@ -110,11 +110,16 @@ class WhepSite:
         return web.json_response({"time": time.time()})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
+        self.listened += 1
+        if self.mute:
+            return web.json_response({"detail": "As the test wishes."}, status=503)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         while True:
             event = await self.decisions.get()
-            await response.write(f"event: adaptation\ndata: {json.dumps(event)}\n\n".encode())
+            number = f"id: {event['id']}\n" if "id" in event else ""
+            kind = event.get("type", "adaptation")
+            await response.write(f"{number}event: {kind}\ndata: {json.dumps(event)}\n\n".encode())
 
     async def _post(self, request: web.Request) -> web.Response:
         self.posts += 1

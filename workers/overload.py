@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from broadcaster.adaptation.smoothing import Hold
@@ -28,16 +29,26 @@ class OverloadMeter:
     def __init__(self, settings: OverloadSettings | None = None) -> None:
         self._settings = settings or OverloadSettings()
         self._strained, self._easy = Hold(), Hold()
-        self._packets = self._drops = 0
+        self._counts: Mapping[str, tuple[int, int]] = {}
         self.overloaded = False
         self.lag = 0.0
         """Seconds by which the last look was late."""
 
-    def update(self, now: float, *, lag: float, packets: int, drops: int) -> bool:
-        """`lag` in seconds; `packets` that left and `drops` that did not, since the start. Whether it is overloaded."""
+    def update(self, now: float, *, lag: float, counts: Mapping[str, tuple[int, int]]) -> bool:
+        """`lag` in seconds; of each viewer the packets that left and those that did not, since its start. Whether it is
+        overloaded.
+
+        Viewers come and go, so each is compared with itself; and one to which nothing left at all cannot be reached,
+        which is no fault of ours.
+        """
         settings = self._settings
-        sent, lost = max(0, packets - self._packets), max(0, drops - self._drops)
-        self._packets, self._drops, self.lag = packets, drops, lag
+        before, self._counts, self.lag = self._counts, counts, lag
+        sent = lost = 0
+        for viewer, (packets, drops) in counts.items():
+            earlier = before.get(viewer)
+            if earlier is not None and packets > earlier[0]:
+                sent += packets - earlier[0]
+                lost += max(0, drops - earlier[1])
         strained = lag > settings.late or lost > settings.dropped * (sent + lost)
         easy = lag < settings.prompt and not lost
         if self._strained.seconds(now, strained) >= settings.sheds:

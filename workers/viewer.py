@@ -207,7 +207,7 @@ class Viewer(AsyncIOEventEmitter):
         if self._outlet is not None:
             self._feed.forwarder.detach(self._outlet)
         self.track.stop()
-        left = Left(reason=reason, duration=time.time() - self.since)
+        left = Left(reason=reason, duration=self.age)
         self._bus.publish("left", left, stream=self.stream, viewer=self.id)
         self.emit("connectionstatechange")
         self._on_left(self)
@@ -305,6 +305,11 @@ class Viewer(AsyncIOEventEmitter):
         self._bus.publish("adaptation", event, stream=self.stream, viewer=self.id)
 
     @property
+    def age(self) -> float:
+        """Seconds since its offer came, whatever the wall clock has done meanwhile."""
+        return time.monotonic() - self._started
+
+    @property
     def host(self) -> str | None:
         """The address that this viewer is behind; None before it is connected."""
         path = self._peer.path
@@ -316,9 +321,11 @@ class Viewer(AsyncIOEventEmitter):
         return self._path.queue_delay or 0.0
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """Media packets that left, and packets that did not."""
-        return (0, 0) if self._outlet is None else (self._outlet.packets, self._outlet.drops)
+    def counts(self) -> tuple[int, int] | None:
+        """Media packets that left, and packets that did not; None over TCP, where the viewer's own network refuses
+        them."""
+        outlet = self._outlet
+        return None if outlet is None or outlet.path.is_tcp else (outlet.packets, outlet.drops)
 
     @property
     def carried(self) -> tuple[int, float] | None:

@@ -86,7 +86,7 @@ class Worker:
         self._lease = bus.lease("worker", id, self._describe, on_taken=self.replaced.set)
         self._links: dict[str, list[str]] = {}
         self._meter = OverloadMeter()
-        self._neighbours: dict[str, Neighbours[str]] = {}
+        self._neighbours: dict[tuple[str, str], Neighbours[str]] = {}
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -178,7 +178,7 @@ class Worker:
         if len(self.viewers) + self._joining < self.settings.capacity:
             return True
         oldest = next((viewer for viewer in self.viewers.values() if viewer.connectionState != "connected"), None)
-        if oldest is None or time.time() - oldest.since < self.settings.late:
+        if oldest is None or oldest.age < self.settings.late:
             return False
         oldest.close("timeout")
         return True
@@ -260,10 +260,9 @@ class Worker:
 
     def _measure_load(self, now: float, lag: float) -> None:
         """Our own overload is no fault of anybody's network: all viewers give up frames alike."""
-        counts = [viewer.counts for viewer in self.viewers.values()]
-        packets, drops = sum(one[0] for one in counts), sum(one[1] for one in counts)
+        counts = {viewer.id: found for viewer in self.viewers.values() if (found := viewer.counts) is not None}
         before = self._meter.overloaded
-        overloaded = self._meter.update(now, lag=lag, packets=packets, drops=drops)
+        overloaded = self._meter.update(now, lag=lag, counts=counts)
         if overloaded != before:
             said = "overloaded: all viewers get fewer frames" if overloaded else "no longer overloaded"
             log.warning("%s; the event loop is late by %.0f ms", said, 1000 * lag)
@@ -271,15 +270,18 @@ class Worker:
             viewer.adapter.overloaded = overloaded
 
     def _compare_neighbours(self, now: float) -> None:
-        """Viewers behind one address may share a line, and then nobody should have all of it."""
-        behind: dict[str, list[Viewer]] = {}
+        """Viewers behind one address may share a line, and then nobody should have all of it.
+
+        Those of one stream, because only the levels of one ladder compare.
+        """
+        behind: dict[tuple[str, str], list[Viewer]] = {}
         for viewer in self.viewers.values():
             if (host := viewer.host) is not None:
-                behind.setdefault(host, []).append(viewer)
-        self._neighbours = {host: self._neighbours.get(host) or Neighbours() for host in behind}
-        for host, viewers in behind.items():
+                behind.setdefault((viewer.stream, host), []).append(viewer)
+        self._neighbours = {line: self._neighbours.get(line) or Neighbours() for line in behind}
+        for line, viewers in behind.items():
             places = {viewer.id: (viewer.adapter.place, viewer.queue) for viewer in viewers}
-            shares = self._neighbours[host].shares(now, places)
+            shares = self._neighbours[line].shares(now, places)
             for viewer in viewers:
                 viewer.adapter.share = shares.get(viewer.id)
 

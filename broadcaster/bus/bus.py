@@ -120,7 +120,7 @@ class Bus:
         return subscription
 
     async def past(self, stream: str, count: int, *, stats: bool = False) -> list[Event]:
-        """The last `count` events of a stream that Redis keeps, oldest first, with or without statistics."""
+        """The last `count` events of a stream that Redis keeps, oldest first, with or without as many statistics."""
         events: list[Event] = []
         with self.server.errors():
             for kind in ("events", "stats") if stats else ("events",):
@@ -128,7 +128,7 @@ class Bus:
                 for _, fields in entries:
                     with contextlib.suppress(MessageError):
                         events.append(decode(fields.get(b"event", b""), Event))
-        return sorted(events, key=lambda event: event.ts)[-count:]
+        return sorted(events, key=lambda event: event.ts)
 
     # --- who is alive ---
 

@@ -58,7 +58,11 @@ class Subscription:
             await _drop(connection)
             raise
         self._task = asyncio.create_task(self._run(connection), name="bus subscription")
-        await self._all_confirmed()
+        try:
+            await self._all_confirmed()
+        except BaseException:  # a caller that is cancelled never gets what it would have to close
+            await self.close()
+            raise
 
     async def add(self, channel: str) -> None:
         """Hear `channel` too; returns when Redis has confirmed, or after the command time-out during an outage."""

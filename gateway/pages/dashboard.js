@@ -1,10 +1,13 @@
 /** All viewers of one stream: their levels over time, and why they changed. Fed by /api/events, nothing is polled. */
 
+import { listen } from "/static/events.js";
 import { Levels, levelName, rate } from "/static/levels.js";
 
 const SPAN = 300; // seconds of history
 const ROWS = 60; // viewers in the table
 const LOG = 40; // decisions in the list
+const TOLD = 1000; // ids of events, more than are ever told again
+const RENEW = 5; // seconds between two questions for the ladder
 const FORGET = 10; // seconds without statistics after which a viewer is gone
 const UNKNOWN = "–";
 
@@ -15,14 +18,16 @@ $("title").textContent = stream;
 $("watch").href = `/watch/${encodeURIComponent(stream)}`;
 
 let levels = new Levels();
+let asked = 0; // when the ladder was asked for
 const viewers = new Map(); // id -> Viewer
+const told = new Set(); // ids of the last events
 const shares = []; // per second: viewers by level
 const now = () => Date.now() / 1000;
 
 class Viewer {
   constructor(id) {
     this.id = id;
-    this.history = []; // {at, place}, one a second
+    this.history = []; // {at, level}, one a second
     this.stats = {};
     this.reason = "";
     this.seen = now();
@@ -30,22 +35,27 @@ class Viewer {
     this.row.children[0].textContent = id;
   }
 
+  /** The name of its level, "" while it is paused. */
+  get level() {
+    return this.history.at(-1)?.level ?? "";
+  }
+
   get place() {
-    return this.history.at(-1)?.place ?? -1;
+    return levels.place(this.level);
   }
 
   take(stats, at) {
     this.stats = stats;
     this.seen = now();
-    const place = stats.rung && stats.fps ? levels.place(levelName(stats.rung, stats.fps)) : -1;
-    this.history.push({ at, place });
+    this.history.push({ at, level: stats.rung && stats.fps ? levelName(stats.rung, stats.fps) : "" });
     while (this.history.length > SPAN + 10 || this.history[0].at < at - SPAN) this.history.shift();
+    if (this.level && this.place < 0) renew();
   }
 
   draw(at) {
     const { stats, row } = this;
     const [, level, strip, bitrate, estimate, loss, rtt, reason] = row.children;
-    write(level, this.place < 0 ? "paused" : levels.names[this.place]);
+    write(level, this.level || "paused");
     write(bitrate, known(stats.bitrate, rate));
     write(estimate, known(stats.estimate, rate));
     write(loss, known(stats.packet_loss, (value) => `${(100 * value).toFixed(1)} %`));
@@ -54,8 +64,8 @@ class Viewer {
     const canvas = strip.firstElementChild;
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
-    for (const { at: moment, place } of this.history) {
-      context.fillStyle = levels.colour(place);
+    for (const { at: moment, level: name } of this.history) {
+      context.fillStyle = levels.colour(levels.place(name));
       context.fillRect(Math.round(canvas.width - ((at - moment) * canvas.width) / SPAN) - 1, 0, 2, canvas.height);
     }
   }
@@ -95,16 +105,26 @@ function decided({ ts, viewer: id, data }) {
   $("quiet").hidden = true;
 }
 
-function listen() {
-  const source = new EventSource(`/api/events/${encodeURIComponent(stream)}?replay=200`);
-  const on = (type, act) => source.addEventListener(type, (event) => act(JSON.parse(event.data)));
-  on("stats", ({ viewer: id, data, ts }) => viewer(id).take(data, ts));
-  on("adaptation", decided);
-  on("left", ({ viewer: id }) => viewers.delete(id));
-  on("away", () => say("Redis is away: what you see is not up to date."));
-  on("back", () => say(""));
-  source.onopen = () => say("");
-  source.onerror = () => say("The server does not answer; trying again.");
+/** What a new connection tells again is known already. */
+function once(act) {
+  return (event) => {
+    if (event.lastEventId && told.has(event.lastEventId)) return;
+    told.add(event.lastEventId);
+    if (told.size > TOLD) told.delete(told.values().next().value);
+    act(JSON.parse(event.data));
+  };
+}
+
+function follow() {
+  listen(`/api/events/${encodeURIComponent(stream)}?replay=200`, {
+    stats: once(({ viewer: id, data, ts }) => viewer(id).take(data, ts)),
+    adaptation: once(decided),
+    left: once(({ viewer: id }) => viewers.delete(id)),
+    away: () => say("Redis is away: what you see is not up to date."),
+    back: () => say(""),
+    open: () => say(""),
+    error: () => say("The server does not answer; trying again."),
+  });
 }
 
 function say(trouble) {
@@ -155,7 +175,7 @@ function drawShares(at, counts) {
 function drawRows(at) {
   const wanted = $("filter").value.trim().toLowerCase();
   const all = [...viewers.values()].filter(
-    (one) => !wanted || `${one.id} ${levels.names[one.place] ?? ""} ${one.reason}`.toLowerCase().includes(wanted),
+    (one) => !wanted || `${one.id} ${one.level} ${one.reason}`.toLowerCase().includes(wanted),
   );
   all.sort((a, b) => a.place - b.place || (b.stats.packet_loss ?? 0) - (a.stats.packet_loss ?? 0) || a.id.localeCompare(b.id));
   const shown = all.slice(0, ROWS);
@@ -186,16 +206,38 @@ function drawLegend() {
   );
 }
 
+/** Asks for the stream and its ladder; undefined when it is not on the air. */
+async function find() {
+  asked = now();
+  const response = await fetch("/api/streams", { cache: "no-store" });
+  const { streams } = await response.json();
+  return streams.find(({ name }) => name === stream);
+}
+
+function arrange(rungs) {
+  levels = new Levels(rungs);
+  shares.length = 0; // they count by place
+  drawLegend();
+}
+
+/** Somebody is at a level that the ladder did not have: its source is another, or has other rungs. */
+async function renew() {
+  if (now() - asked < RENEW) return;
+  try {
+    const found = await find();
+    if (found) arrange(found.rungs);
+  } catch {
+    // The next statistic asks again.
+  }
+}
+
 async function start() {
   try {
-    const response = await fetch("/api/streams", { cache: "no-store" });
-    const { streams } = await response.json();
-    const found = streams.find(({ name }) => name === stream);
+    const found = await find();
     if (!found) say(`There is no stream “${stream}” at the moment. Its viewers appear here when it comes on the air.`);
-    levels = new Levels(found?.rungs);
-    drawLegend();
+    arrange(found?.rungs);
     if (!found) setTimeout(start, 3000);
-    else listen();
+    else follow();
   } catch {
     say("The server does not answer; trying again.");
     setTimeout(start, 3000);

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import repeat
+from itertools import groupby, repeat
 from typing import Any, Protocol
 
 from pylibsrtp._binding import ffi
@@ -278,10 +278,16 @@ class PythonFanout:
         return len(sent)
 
     def _resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> list[int]:
-        """Send packets again; the octets of RTP payload of each that left."""
+        """Send packets again; the octets of RTP payload of each that left.
+
+        The estimator is told of them together: it remembers so many departures, and with one for each of a probe's
+        packets it would have forgotten them when a distant viewer's feedback comes.
+        """
         srtp, view, lengths = outlet.srtp, self._view, self._lengths
         source = outlet.parameters.rtx_ssrc.to_bytes(4, "big")
-        sent = []
+        sent: list[int] = []
+        sizes: list[int] = []
+        began, first = self._monotonic(), outlet.state.transport_sequence
         for number, timestamp, marker, descriptor, serial, place in lost:
             frame = self.shelf.get(serial)
             if frame is None:
@@ -292,16 +298,21 @@ class PythonFanout:
             now = self._monotonic()
             extensions = outlet.extensions.at(self._clock.wall(now))
             outlet.pack_rtx(view, 0, word, timestamp, source, extensions, number, descriptor, chunk)
-            transport = outlet.state.transport_sequence
             if outlet.state.transport_at:
                 outlet.number_transport(view, 0)
             lengths[0] = size = outlet.rtx_prefix + len(chunk)
-            if protect(srtp.context, self._memory, lengths):
-                outlet.state.drops += 1
-            elif self._transmit_singly(outlet, size + srtp.tag_size, size + srtp.tag_size, now, transport)[0]:
+            end = size + srtp.tag_size
+            if not protect(srtp.context, self._memory, lengths) and self._transmit(outlet, view[:end]):
                 sent.append(OSN_SIZE + DESCRIPTOR_SIZE + len(chunk))
+                sizes.append(end)
             else:
                 outlet.state.drops += 1
+                sizes.append(0)
+        for left, places in groupby(range(len(sizes)), key=lambda place: sizes[place] > 0):
+            if left:
+                together = list(places)
+                octets = sum(sizes[place] for place in together)
+                outlet.left(began, first + together[0] & 0xFFFF, len(together), octets)
         return sent
 
     def _lay_out(self, shape: tuple[int, int]) -> _Layout:
@@ -310,15 +321,20 @@ class PythonFanout:
 
     def _transmit_singly(self, outlet: Outlet, stride: int, end: int, now: float, transport: int) -> list[bool]:
         """Of each packet, whether it left; `transport` is the transport-wide number of the first."""
-        path, view = outlet.path, self._view
+        view = self._view
         left = []
         for place, start in enumerate(range(0, end, stride)):
             packet = view[start : min(start + stride, end)]
-            try:
-                went = path.send(bytes(packet)) if path.is_tcp else path.socket.sendto(packet, path.address) > 0
-            except OSError:
-                went = False
+            went = self._transmit(outlet, packet)
             left.append(went)
             if went:
                 outlet.left(now, transport + place & 0xFFFF, 1, len(packet))
         return left
+
+    def _transmit(self, outlet: Outlet, packet: memoryview) -> bool:
+        """Whether the datagram left."""
+        path = outlet.path
+        try:
+            return path.send(bytes(packet)) if path.is_tcp else path.socket.sendto(packet, path.address) > 0
+        except OSError:
+            return False

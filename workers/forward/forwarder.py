@@ -288,11 +288,11 @@ class Forwarder:
                 place.outlet.report(now)
             self._ask(place)
 
-    def keyframe_needed(self, outlet: Outlet) -> None:
+    def keyframe_needed(self, outlet: Outlet, patient: bool) -> None:
         """A viewer lost its picture: ask for a keyframe of the rung that it is on."""
         place = self._places.get(outlet)
         if place is not None and place.selector.current is not None:
-            self._request(place.selector.current.rung)
+            self._request(place.selector.current.rung, patient=patient)
 
     def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None:
         """A viewer lost packets that may be sent again."""

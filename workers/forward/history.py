@@ -81,8 +81,9 @@ class History:
         `copies` times, as long as there is much left of what may be sent again. `tight` says that the path has no room.
 
         `now` is monotonic seconds, `rtt` seconds. What is not sent again is counted in `ignored`, and what was sent
-        again before in `repeats`. Packets of the base layer for which nothing was left count in `unaffordable`: without
-        them no picture can be decoded until a keyframe comes.
+        again before in `repeats`. Packets of the base layer for which nothing was left, or for which no player waits
+        any more because they stood in a long queue, count in `unaffordable`: without them no picture can be decoded
+        until a keyframe comes. Where one has left since, they are not missed.
         """
         limits, following, octets = self._limits, self._state.sequence, self._state.octets
         share, burst = (limits.tight_share, limits.tight_burst) if tight else (limits.share, limits.burst)
@@ -94,12 +95,12 @@ class History:
             number = following - ((following - short) & 0xFFFF)
             times, last = self._resent.get(number, (0, -math.inf))
             self.repeats += times > 0
-            found = None if times >= limits.resends or now - last < pause else self._find(number, now)
-            if found is None or found[1] > self._budget:
+            found = None if times >= limits.resends or now - last < pause else self._find(number)
+            if found is None or found[1] > self._budget or now - found[2] > limits.age:
                 self.ignored += 1
-                self.unaffordable += found is not None and found[0].is_base
+                self.unaffordable += found is not None and self._is_missed(found[0])
                 continue
-            packet, size = found
+            packet, size, _ = found
             count = copies if self._budget - copies * size > burst / 2 else 1
             self._budget -= count * size
             self._resent[number] = (times + 1, now)
@@ -116,8 +117,8 @@ class History:
         left, number = octets, self._state.sequence
         while left > 0:
             number -= 1
-            found = self._find(number, now)
-            if found is None:
+            found = self._find(number)
+            if found is None or now - found[2] > self._limits.age:
                 if not chosen:
                     break
                 number = self._state.sequence
@@ -126,8 +127,13 @@ class History:
             left -= found[1]
         return chosen
 
-    def _find(self, number: int, now: float) -> tuple[LostPacket, int] | None:
-        """The packet and its octets of RTP payload."""
+    def _is_missed(self, packet: LostPacket) -> bool:
+        """Whether what follows cannot be decoded without it."""
+        since: int = self._state.key_index
+        return packet.is_base and packet.descriptor[-1] & 0x1F == since
+
+    def _find(self, number: int) -> tuple[LostPacket, int, float] | None:
+        """The packet, its octets of RTP payload, and when it left."""
         state = self._state
         kept = range(self._oldest, state.recorded)
         place = bisect_right(kept, number, key=self._first) - 1
@@ -136,7 +142,7 @@ class History:
         record = state.records[kept[place] % state.capacity]
         index = number - record.first
         size = record.size - index * CHUNK_SIZE
-        if size <= 0 or now - record.at > self._limits.age:
+        if size <= 0:
             return None
         descriptor = bytes(ffi.buffer(record.descriptor))
         packet = LostPacket(
@@ -147,7 +153,7 @@ class History:
             record.serial,
             index,
         )
-        return packet, DESCRIPTOR_SIZE + min(size, CHUNK_SIZE)
+        return packet, DESCRIPTOR_SIZE + min(size, CHUNK_SIZE), record.at
 
     @property
     def _oldest(self) -> int:

@@ -66,12 +66,17 @@ class OutletParameters:
 @dataclass(frozen=True, slots=True)
 class OutletSettings:
     """`playout_delay` is (minimum, maximum) in units of 10 ms. Of a viewer's keyframe requests one per
-    `keyframe_pause` seconds is passed on (LiveKit: 0.5 to 1 s). More than `rtcp_rate` RTCP datagrams a second are
-    dropped unread; an honest browser sends under 30, and while it loses packets a NACK every 20 ms.
+    `keyframe_pause` seconds is passed on (LiveKit: 0.5 to 1 s). Its share of urgent ones is `keyframe_burst` at once
+    and one each `keyframe_every` seconds; what it asks for beyond that is patient, so that a viewer which asks without
+    end costs the others of its rung no more than newcomers do (KeyframeConfig.patient_interval), and makes nobody else
+    wait. More than `rtcp_rate` RTCP datagrams a second are dropped unread; an honest browser sends under 30, and while
+    it loses packets a NACK every 20 ms.
     """
 
     playout_delay: tuple[int, int] = (0, 0)
     keyframe_pause: float = 0.5
+    keyframe_burst: int = 4
+    keyframe_every: float = 10.0
     rtcp_rate: float = 100.0
     history: HistoryLimits = field(default_factory=HistoryLimits)
 
@@ -99,7 +104,8 @@ class Feedback:
 class OutletListener(Protocol):
     """Who acts on what a viewer asks for."""
 
-    def keyframe_needed(self, outlet: Outlet) -> None: ...
+    def keyframe_needed(self, outlet: Outlet, patient: bool) -> None:
+        """`patient`: the viewer has had its share; the next keyframe that costs the others little will do."""
 
     def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None: ...
 
@@ -124,6 +130,7 @@ class Outlet:
         "_highest",
         "_inbox",
         "_keyframe_asked_at",
+        "_keyframe_share",
         "_lost",
         "_path",
         "_records",
@@ -220,6 +227,7 @@ class Outlet:
         self._highest, self._lost = state.sequence - 1, 0
         self._reported = (0, 0)
         self._keyframe_asked_at: float | None = None
+        self._keyframe_share = float(settings.keyframe_burst)
         self._allowance = settings.rtcp_rate
         self._allowed_at: float | None = None
         self._inbox: Inbox | None = None
@@ -437,10 +445,16 @@ class Outlet:
         self._ask_keyframe(now)
 
     def _ask_keyframe(self, now: float) -> None:
-        asked = self._keyframe_asked_at
-        if self.listener is not None and (asked is None or now - asked >= self._settings.keyframe_pause):
-            self._keyframe_asked_at = now
-            self.listener.keyframe_needed(self)
+        asked, settings = self._keyframe_asked_at, self._settings
+        if self.listener is None or (asked is not None and now - asked < settings.keyframe_pause):
+            return
+        earned = 0.0 if asked is None else (now - asked) / settings.keyframe_every
+        self._keyframe_share = min(settings.keyframe_burst, self._keyframe_share + earned)
+        self._keyframe_asked_at = now
+        patient = self._keyframe_share < 1.0
+        if not patient:
+            self._keyframe_share -= 1.0
+        self.listener.keyframe_needed(self, patient)
 
     def _take_nack(self, lost: list[int], now: float) -> None:
         self.nacks += len(lost)
