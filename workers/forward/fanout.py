@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pylibsrtp._binding import ffi
 
 from broadcaster.clock import WallClock
-from broadcaster.stream import EncodedFrame
+from broadcaster.stream import EncodedFrame, EncodedSound
 from workers.forward.history import HISTORY_LIMITS, LostPacket
 from workers.forward.outlet import Outlet
 from workers.forward.packets import (
@@ -28,6 +28,7 @@ from workers.forward.packets import (
     packetise,
     packets_of,
 )
+from workers.forward.sound import MAX_SOUND, SoundOutlet
 from workers.forward.srtp import protect
 from workers.forward.state import ffi as state_ffi
 
@@ -90,6 +91,11 @@ class Fanout(Protocol):
         An outlet gets all parts of a frame, in order, before it gets another frame. A part that does not continue what
         it was sent last counts in its `drops`.
         """
+
+    def send_sound(self, sound: EncodedSound, outlets: Audience) -> int:
+        """Send a packet of sound, of 1 to MAX_SOUND octets, to outlets that have sound; return the number that left.
+
+        It may come between the parts of a frame."""
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         """Send lost packets again on the outlet's RTX stream (RFC 4588); return the number that left."""
@@ -262,6 +268,38 @@ class PythonFanout:
             state.drops += count - len(sent)
         return len(sent)
 
+    def send_sound(self, sound: EncodedSound, outlets: Iterable[Outlet]) -> int:
+        monotonic, offset = self._monotonic, self._clock.offset
+        if not 0 < len(sound.payload) <= MAX_SOUND:
+            return 0
+        sent = 0
+        for outlet in outlets:
+            now = monotonic()
+            if outlet.sound is not None and self._send_sound(outlet, outlet.sound, sound, now, now + offset):
+                sent += 1
+            else:
+                outlet.state.drops += 1
+        return sent
+
+    def _send_sound(self, outlet: Outlet, own: SoundOutlet, sound: EncodedSound, now: float, wall: float) -> bool:
+        """Whether the packet left."""
+        packet = own.packet(sound, wall)
+        size, state, transport = len(packet), own.state, outlet.state.transport_sequence
+        self._view[:size] = packet
+        if state.transport_at:
+            outlet.number_transport(self._view, 0, state.transport_at)
+        self._lengths[0] = size
+        if protect(outlet.srtp.context, self._memory, self._lengths):
+            return False
+        end = size + outlet.srtp.tag_size
+        if not self._transmit(outlet, self._view[:end]):
+            return False
+        state.packets += 1
+        state.octets += len(sound.payload)
+        if state.transport_at:
+            outlet.left(now, transport, 1, end)
+        return True
+
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         sent = self._resend(outlet, lost)
         outlet.retransmissions += len(sent)
@@ -310,15 +348,20 @@ class PythonFanout:
 
     def _transmit_singly(self, outlet: Outlet, stride: int, end: int, now: float, transport: int) -> list[bool]:
         """Of each packet, whether it left; `transport` is the transport-wide number of the first."""
-        path, view = outlet.path, self._view
+        view = self._view
         left = []
         for place, start in enumerate(range(0, end, stride)):
             packet = view[start : min(start + stride, end)]
-            try:
-                went = path.send(bytes(packet)) if path.is_tcp else path.socket.sendto(packet, path.address) > 0
-            except OSError:
-                went = False
+            went = self._transmit(outlet, packet)
             left.append(went)
             if went:
                 outlet.left(now, transport + place & 0xFFFF, 1, len(packet))
         return left
+
+    def _transmit(self, outlet: Outlet, packet: memoryview) -> bool:
+        """Whether the datagram left."""
+        path = outlet.path
+        try:
+            return path.send(bytes(packet)) if path.is_tcp else path.socket.sendto(packet, path.address) > 0
+        except OSError:
+            return False
