@@ -1,7 +1,8 @@
 """SDP of the viewers' side: read an offer, write the answer, and the fragments of trickle and restart.
 
-Offer and answer as of RFC 9429 (JSEP) and RFC 8866 (SDP), for one video stream to the offerer, ICE-lite and passive
-DTLS. Fragments as of RFC 8840 section 9 (`application/trickle-ice-sdpfrag`).
+Offer and answer as of RFC 9429 (JSEP) and RFC 8866 (SDP), for one video stream to the offerer and its sound beside it
+in the same BUNDLE (RFC 9143), ICE-lite and passive DTLS. Opus as of RFC 7587. Fragments as of RFC 8840 section 9
+(`application/trickle-ice-sdpfrag`).
 """
 
 from __future__ import annotations
@@ -58,12 +59,25 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class SoundOffer:
+    """The m-line of the offer on which Opus can be sent beside the video; `section` is its index."""
+
+    section: int
+    mid: str
+    payload_type: int
+    extensions: ExtensionIds
+    directed: frozenset[str]
+    reduced_size: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """What a viewer offers to receive.
 
     `video` indexes `sections`; `mid` is empty where the video section has none. `fingerprints` are (algorithm, value)
     pairs in lower and upper case. `directed` holds the URIs of header extensions that were offered with a direction.
-    `rtx_payload_type` is None where the viewer takes no retransmissions.
+    `rtx_payload_type` is None where the viewer takes no retransmissions, `sound` where it takes none, or only on a
+    transport of its own.
     """
 
     sections: tuple[Section, ...]
@@ -79,6 +93,13 @@ class Offer:
     ufrag: str
     password: str
     fingerprints: tuple[tuple[str, str], ...]
+    sound: SoundOffer | None = None
+
+    def accepted(self, *, sound: bool) -> list[int]:
+        """The indexes of the sections that are answered, where a viewer gets `sound` or not. The first one stands for
+        the transport (the answerer-tagged section of RFC 9143 section 7.3.1)."""
+        heard = [self.sound.section] if sound and self.sound is not None else []
+        return sorted([self.video, *heard])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +133,7 @@ def parse_offer(sdp: str) -> Offer:
     session, media = _split(sdp)
     sections = tuple(_section(lines) for lines in media)
     video = next(
-        (
-            index
-            for index, section in enumerate(sections)
-            if section.kind == "video" and media[index].media.split()[1] != "0"
-        ),
+        (index for index, section in enumerate(sections) if section.kind == "video" and not _is_rejected(media[index])),
         None,
     )
     if video is None:
@@ -130,8 +147,13 @@ def parse_offer(sdp: str) -> Offer:
         raise OfferError(f"The video section is {direction}, so nothing can be sent to it: offer recvonly.")
     if lines.first("rtcp-mux") is None:
         raise OfferError("The video section lacks a=rtcp-mux, which this server needs.")
-    ufrag, password = _credentials(session, lines)
-    _check_setup(lines.first("setup") or session.first("setup"))
+    mid = section.mid or ""
+    bundle = next((mids for mids in _bundles(session) if mid in mids), ())
+    tagged = next((media[index] for index, one in enumerate(sections) if bundle and one.mid == bundle[0]), lines)
+    # Of sections in a BUNDLE only the first has to tell about the transport.
+    transport = lines if lines.first("ice-ufrag") is not None else tagged
+    ufrag, password = _credentials(session, transport)
+    _check_setup(transport.first("setup") or session.first("setup"))
     payload_type, rtx = _codecs(section, lines)
     extensions, directed = _extensions(session, lines)
     feedback = _feedback(lines, payload_type, rtx)
@@ -140,12 +162,11 @@ def parse_offer(sdp: str) -> Offer:
         feedback = tuple(kind for kind in feedback if kind != TRANSPORT_FEEDBACK)
     else:
         feedback = tuple(kind for kind in feedback if kind != "goog-remb")
-    mid = section.mid or ""
     return Offer(
         sections=sections,
         video=video,
         mid=mid,
-        bundled=any(group.split()[:1] == ["BUNDLE"] and mid in group.split()[1:] for group in session.all("group")),
+        bundled=bool(bundle),
         payload_type=payload_type,
         rtx_payload_type=rtx,
         extensions=extensions,
@@ -154,7 +175,8 @@ def parse_offer(sdp: str) -> Offer:
         reduced_size=lines.first("rtcp-rsize") is not None,
         ufrag=ufrag,
         password=password,
-        fingerprints=_fingerprints(session, lines),
+        fingerprints=_fingerprints(session, transport),
+        sound=_sound(session, media, sections, bundle, extensions),
     )
 
 
@@ -169,47 +191,82 @@ def answer(
     rtx_ssrc: int,
     cname: str,
     session_id: int,
+    sound_ssrc: int | None = None,
 ) -> str:
     """Write the answer, complete at once.
 
     `fingerprint` is the SHA-256 of our certificate ("AB:CD:..."); `candidates` are "candidate:..." attributes, the
-    default one first; `ssrc` sends the video and `rtx_ssrc` its retransmissions.
+    default one first; `ssrc` sends the video, `rtx_ssrc` its retransmissions and `sound_ssrc` the sound, which is
+    rejected where that is None.
     """
+    accepted = offer.accepted(sound=sound_ssrc is not None)
+    mids = [mid for mid in (offer.sections[index].mid for index in accepted) if mid]
     lines = ["v=0", f"o=- {session_id} 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=ice-lite"]
     if offer.bundled:
-        lines.append(f"a=group:BUNDLE {offer.mid}")
+        lines.append(f"a=group:BUNDLE {' '.join(mids)}")
     lines.append("a=msid-semantic: WMS *")
+    host, port = _default_address(candidates)
+    reached = [*(f"a={candidate}" for candidate in candidates), "a=end-of-candidates"]
+    # Once would do for a BUNDLE, but browsers say it in every section, and aiortc wants to hear it.
+    secured = [
+        f"a=ice-ufrag:{ufrag}",
+        f"a=ice-pwd:{password}",
+        f"a=fingerprint:sha-256 {fingerprint}",
+        "a=setup:passive",
+    ]
     for index, section in enumerate(offer.sections):
-        if index != offer.video:
+        if index not in accepted:
             lines += [f"m={section.kind} 0 {section.protocol} {section.formats}", "c=IN IP4 0.0.0.0", "a=inactive"]
             if section.mid is not None:
                 lines.append(f"a=mid:{section.mid}")
             continue
-        host, port = _default_address(candidates)
-        payload_type, rtx = offer.payload_type, offer.rtx_payload_type
-        formats = f"{payload_type}" if rtx is None else f"{payload_type} {rtx}"
+        if index == offer.video:
+            formats, body = _video_answer(offer, ssrc, rtx_ssrc, cname)
+        else:
+            formats, body = _sound_answer(offer, sound_ssrc, cname)
         lines += [
-            f"m=video {port} {section.protocol} {formats}",
+            f"m={section.kind} {port} {section.protocol} {formats}",
             f"c=IN {'IP6' if ':' in host else 'IP4'} {host}",
             "a=sendonly",
-            *([f"a=mid:{offer.mid}"] if offer.mid else []),
+            *([f"a=mid:{section.mid}"] if section.mid else []),
             "a=rtcp-mux",
-            *(["a=rtcp-rsize"] if offer.reduced_size else []),
-            *(f"a={candidate}" for candidate in candidates),
-            "a=end-of-candidates",
-            f"a=ice-ufrag:{ufrag}",
-            f"a=ice-pwd:{password}",
-            f"a=fingerprint:sha-256 {fingerprint}",
-            "a=setup:passive",
-            *_extmap(offer),
-            f"a=rtpmap:{payload_type} VP8/90000",
-            *(f"a=rtcp-fb:{payload_type} {feedback}" for feedback in offer.feedback),
-            *([f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={payload_type}"] if rtx is not None else []),
-            "a=msid:beamcast video",
-            *([f"a=ssrc-group:FID {ssrc} {rtx_ssrc}"] if rtx is not None else []),
-            *(f"a=ssrc:{source} cname:{cname}" for source in ((ssrc,) if rtx is None else (ssrc, rtx_ssrc))),
+            *(reached if index == accepted[0] else []),
+            *secured,
+            *body,
         ]
     return "\r\n".join(lines) + "\r\n"
+
+
+def _video_answer(offer: Offer, ssrc: int, rtx_ssrc: int, cname: str) -> tuple[str, list[str]]:
+    """The formats and what else is said about the video."""
+    payload_type, rtx = offer.payload_type, offer.rtx_payload_type
+    return f"{payload_type}" if rtx is None else f"{payload_type} {rtx}", [
+        *(["a=rtcp-rsize"] if offer.reduced_size else []),
+        *_extmap(offer.extensions, offer.directed),
+        f"a=rtpmap:{payload_type} VP8/90000",
+        *(f"a=rtcp-fb:{payload_type} {feedback}" for feedback in offer.feedback),
+        *([f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={payload_type}"] if rtx is not None else []),
+        "a=msid:beamcast video",
+        *([f"a=ssrc-group:FID {ssrc} {rtx_ssrc}"] if rtx is not None else []),
+        *(f"a=ssrc:{source} cname:{cname}" for source in ((ssrc,) if rtx is None else (ssrc, rtx_ssrc))),
+    ]
+
+
+def _sound_answer(offer: Offer, ssrc: int | None, cname: str) -> tuple[str, list[str]]:
+    """The same about the sound; both are of one msid, which is what players sync."""
+    sound = offer.sound
+    assert sound is not None, "accepted without an offer"
+    payload_type = sound.payload_type
+    return f"{payload_type}", [
+        *(["a=rtcp-rsize"] if sound.reduced_size else []),
+        *_extmap(sound.extensions, sound.directed),
+        f"a=rtpmap:{payload_type} opus/48000/2",
+        f"a=fmtp:{payload_type} sprop-stereo=1",
+        *([f"a=rtcp-fb:{payload_type} {TRANSPORT_FEEDBACK}"] if sound.extensions.transport_sequence else []),
+        "a=ptime:20",
+        "a=msid:beamcast audio",
+        f"a=ssrc:{ssrc} cname:{cname}",
+    ]
 
 
 def parse_fragment(text: str) -> Fragment:
@@ -228,15 +285,17 @@ def parse_fragment(text: str) -> Fragment:
     return Fragment(ufrag, password, candidates)
 
 
-def restart_fragment(offer: Offer, *, ufrag: str, password: str, candidates: Sequence[str]) -> str:
-    """The answer to an ICE restart: our new credentials and the same candidates (RFC 9725 section 4.3.3)."""
-    section = offer.sections[offer.video]
+def restart_fragment(offer: Offer, *, ufrag: str, password: str, candidates: Sequence[str], sound: bool = False) -> str:
+    """The answer to an ICE restart of a viewer with or without `sound`: our new credentials and the same candidates
+    (RFC 9725 section 4.3.3)."""
+    accepted = [offer.sections[index] for index in offer.accepted(sound=sound)]
+    section = accepted[0]
     lines = ["a=ice-lite", "a=ice-options:trickle"]
     if offer.bundled:
-        lines.append(f"a=group:BUNDLE {offer.mid}")
+        lines.append(f"a=group:BUNDLE {' '.join(one.mid for one in accepted if one.mid)}")
     lines += [
-        f"m=video 9 {section.protocol} 0",
-        *([f"a=mid:{offer.mid}"] if offer.mid else []),
+        f"m={section.kind} 9 {section.protocol} 0",
+        *([f"a=mid:{section.mid}"] if section.mid else []),
         f"a=ice-ufrag:{ufrag}",
         f"a=ice-pwd:{password}",
         *(f"a={candidate}" for candidate in candidates),
@@ -290,6 +349,67 @@ def _number(text: str, highest: int, what: str) -> int:
     return int(text)
 
 
+def _bundles(session: _Lines) -> Iterator[tuple[str, ...]]:
+    """The mids of each BUNDLE group."""
+    for group in session.all("group"):
+        semantics, *mids = group.split() or [""]
+        if semantics == "BUNDLE":
+            yield tuple(mids)
+
+
+def _is_rejected(lines: _Lines) -> bool:
+    """Port 0 says so, but not of a section that stands in a BUNDLE or not at all (RFC 9143 section 6)."""
+    return lines.media.split()[1] == "0" and lines.first("bundle-only") is None
+
+
+def _sound(
+    session: _Lines,
+    media: Sequence[_Lines],
+    sections: Sequence[Section],
+    bundle: Sequence[str],
+    video: ExtensionIds,
+) -> SoundOffer | None:
+    """Where sound can be sent on the video's transport; an offer of it that makes no sense is none."""
+    for index, (section, lines) in enumerate(zip(sections, media, strict=True)):
+        direction = _direction(lines) or _direction(session) or "sendrecv"
+        if (
+            section.kind != "audio"
+            or _is_rejected(lines)
+            or section.mid not in bundle
+            or section.protocol.upper() not in _PROTOCOLS
+            or direction not in {"recvonly", "sendrecv"}
+            or lines.first("rtcp-mux") is None
+        ):
+            continue
+        try:
+            formats, names = _encodings(section, lines)
+            extensions, directed = _extensions(session, lines)
+        except OfferError:
+            continue
+        opus = next((number for number in formats if names.get(number) == "opus/48000/2"), None)
+        if opus is None:
+            continue
+        counted = video.transport_sequence is not None and _offers(lines, opus, TRANSPORT_FEEDBACK)
+        return SoundOffer(
+            section=index,
+            mid=section.mid or "",
+            payload_type=opus,
+            extensions=replace(
+                extensions,
+                playout_delay=None,
+                transport_sequence=extensions.transport_sequence if counted else None,
+            ),
+            directed=directed,
+            reduced_size=lines.first("rtcp-rsize") is not None,
+        )
+    return None
+
+
+def _offers(lines: _Lines, payload_type: int, kind: str) -> bool:
+    """Whether this kind of feedback is offered."""
+    return any(text.split() in ([f"{payload_type}", kind], ["*", kind]) for text in lines.all("rtcp-fb"))
+
+
 def _direction(lines: _Lines) -> str | None:
     return next((name for name, _ in lines.attributes if name in _DIRECTIONS), None)
 
@@ -325,12 +445,18 @@ def _check_setup(setup: str | None) -> None:
         raise OfferError(f"a=setup:{str(setup)[:20]} cannot be answered: this server is passive, so offer actpass.")
 
 
-def _codecs(section: Section, lines: _Lines) -> tuple[int, int | None]:
+def _encodings(section: Section, lines: _Lines) -> tuple[list[int], dict[int, str]]:
+    """The payload types in the order preferred, and what each stands for, in lower case."""
     formats = [_number(text, 127, "payload type") for text in section.formats.split()]
     names = {}
     for text in lines.all("rtpmap"):
         number, _, encoding = text.partition(" ")
         names[_number(number, 127, "payload type")] = encoding.strip().lower()
+    return formats, names
+
+
+def _codecs(section: Section, lines: _Lines) -> tuple[int, int | None]:
+    formats, names = _encodings(section, lines)
     vp8 = next((number for number in formats if names.get(number) == "vp8/90000"), None)
     if vp8 is None:
         raise NoCommonCodecError("The offer has no VP8, which is what this server sends.")
@@ -365,12 +491,11 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
     return ExtensionIds(*map(ids.get, _EXTENSIONS)), frozenset(directed)
 
 
-def _extmap(offer: Offer) -> Iterator[str]:
-    ids = offer.extensions
+def _extmap(ids: ExtensionIds, directed: frozenset[str]) -> Iterator[str]:
     numbers = (ids.abs_send_time, ids.mid, ids.playout_delay, ids.transport_sequence)
     for number, uri in zip(numbers, _EXTENSIONS, strict=True):
         if number is not None:
-            yield f"a=extmap:{number}{'/sendonly' if uri in offer.directed else ''} {uri}"
+            yield f"a=extmap:{number}{'/sendonly' if uri in directed else ''} {uri}"
 
 
 def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, ...]:

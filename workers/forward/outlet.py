@@ -276,6 +276,12 @@ class Outlet:
         return 0 if self.sound is None else self.sound.wire_octets
 
     @property
+    def sound_is_estimated(self) -> bool:
+        """Whether what is believed of the path speaks of the sound too: a player's estimate always does, our own where
+        the sound has transport-wide numbers."""
+        return self.sound is not None and (self.estimator is None or self.sound.extensions.transport_at > 0)
+
+    @property
     def sound_packets(self) -> int:
         return 0 if self.sound is None else self.sound.packets
 
