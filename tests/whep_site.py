@@ -12,7 +12,7 @@ import av
 import numpy as np
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import AudioStreamTrack, MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from av import VideoFrame
 
 from broadcaster.source.barcode import Barcode, cell_bits, column_edges, row_edges
@@ -51,14 +51,15 @@ class BarcodeTrack(MediaStreamTrack):
 class WhepSite:
     """`streams` is what /api/streams lists, or None for an error; `refusal` is (status, headers) for every POST.
 
-    With `hold`, the tracks of new sessions send nothing until `sounding` is set. What is put into `decisions`
-    is told by /api/events.
+    With `sound`, new sessions have sound, silence though it is. With `hold`, the tracks of new sessions send nothing
+    until `sounding` is set. What is put into `decisions` is told by /api/events.
     """
 
     def __init__(self) -> None:
         self.streams: list[dict[str, Any]] | None = [stream("main")]
         self.refusal: tuple[int, dict[str, str]] | None = None
         self.hold = False
+        self.sound = False
         self.posts = 0
         self.deleted: list[str] = []
         self.tracks: list[BarcodeTrack] = []
@@ -130,6 +131,8 @@ class WhepSite:
         self.tracks.append(track)
         self._sessions[secret] = connection
         connection.addTrack(track)
+        if self.sound:
+            connection.addTrack(AudioStreamTrack())
         await connection.setRemoteDescription(RTCSessionDescription(await request.text(), "offer"))
         await connection.setLocalDescription(await connection.createAnswer())
         location = f"{request.path}/{secret}"
