@@ -65,7 +65,7 @@ async def test_chromium_hears_the_whole_sound_in_step_with_the_picture(tmp_path:
         assert 290 <= heard["packetsReceived"] <= 310
         assert heard["packetsLost"] == 0
         assert heard["concealedSamples"] <= 0.02 * heard["totalSamplesReceived"]
-        # The square of the loudest sample of each 100 ms: of a beep's 0.22, which lies in one or two of them, and of the
+        # The square of the loudest sample of each 100 ms: of a beep's 0.22, which lies in one or two, and of the
         # hum's 0.02 between.
         assert 6 * 0.004 < heard["totalAudioEnergy"] < 6 * 0.012
         assert heard["framesDecoded"] >= 150

@@ -35,7 +35,7 @@ from workers.forward.state import ffi
 ROOT = Path(__file__).parent.parent
 KERNEL = ROOT / "workers" / "forward"
 NOW = 5.0
-PLACES = ("srtp", "path", "sound", "records", "socket", "address", "address_size")
+PLACES = ("srtp", "path", "records", "socket", "address", "address_size")
 """What differs between two states because they are two."""
 
 

@@ -24,11 +24,11 @@ from workers.forward.packets import (
     DESCRIPTOR_SIZE,
     MARKER,
     MAX_DATAGRAM,
+    MAX_SOUND,
     OSN_SIZE,
     packetise,
     packets_of,
 )
-from workers.forward.sound import MAX_SOUND, SoundOutlet
 from workers.forward.srtp import protect
 from workers.forward.state import ffi as state_ffi
 
@@ -275,14 +275,17 @@ class PythonFanout:
         sent = 0
         for outlet in outlets:
             now = monotonic()
-            if outlet.sound is not None and self._send_sound(outlet, outlet.sound, sound, now, now + offset):
+            if self._send_sound(outlet, sound, now, now + offset):
                 sent += 1
             else:
                 outlet.state.drops += 1
         return sent
 
-    def _send_sound(self, outlet: Outlet, own: SoundOutlet, sound: EncodedSound, now: float, wall: float) -> bool:
+    def _send_sound(self, outlet: Outlet, sound: EncodedSound, now: float, wall: float) -> bool:
         """Whether the packet left."""
+        own = outlet.sound
+        if own is None:
+            return False
         packet = own.packet(sound, wall)
         size, state, transport = len(packet), own.state, outlet.state.transport_sequence
         self._view[:size] = packet

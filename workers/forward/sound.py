@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from broadcaster.clock import WallClock
 from broadcaster.stream import EncodedSound, sound_timestamp_at
 from workers.forward import rtcp
-from workers.forward.packets import CHUNK_SIZE, HEADER_SIZE, ExtensionBlock, ExtensionIds
+from workers.forward.packets import HEADER_SIZE, ExtensionBlock, ExtensionIds
 from workers.forward.state import ffi
-
-MAX_SOUND = CHUNK_SIZE
-"""Octets of a packet of sound at most, so that it fits into everybody's datagrams."""
 
 _header = struct.Struct("!HHI4s").pack
 
