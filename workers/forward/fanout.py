@@ -198,6 +198,41 @@ class PythonFanout:
     def shelve(self, frame: EncodedFrame) -> int:
         return self.shelf.put(frame, self._monotonic())
 
+    def send_sound(self, sound: EncodedSound, outlets: Iterable[Outlet]) -> int:
+        monotonic, offset = self._monotonic, self._clock.offset
+        if not 0 < len(sound.payload) <= MAX_SOUND:
+            return 0
+        sent = 0
+        for outlet in outlets:
+            now = monotonic()
+            if self._send_sound(outlet, sound, now, now + offset):
+                sent += 1
+            else:
+                outlet.state.drops += 1
+        return sent
+
+    def _send_sound(self, outlet: Outlet, sound: EncodedSound, now: float, wall: float) -> bool:
+        """Whether the packet left."""
+        own = outlet.sound
+        if own is None:
+            return False
+        packet = own.packet(sound, wall)
+        size, state, transport = len(packet), own.state, outlet.state.transport_sequence
+        self._view[:size] = packet
+        if state.transport_at:
+            outlet.number_transport(self._view, 0, state.transport_at)
+        self._lengths[0] = size
+        if protect(outlet.srtp.context, self._memory, self._lengths):
+            return False
+        end = size + outlet.srtp.tag_size
+        if not self._transmit(outlet, self._view[:end]):
+            return False
+        state.packets += 1
+        state.octets += len(sound.payload)
+        if state.transport_at:
+            outlet.left(now, transport, 1, end)
+        return True
+
     def send_part(self, frame: EncodedFrame, serial: int, outlets: Iterable[Outlet], first: int, end: int) -> int:
         monotonic, offset, layouts = self._monotonic, self._clock.offset, self._layouts
         now = monotonic()
@@ -267,41 +302,6 @@ class PythonFanout:
         if len(sent) < count:
             state.drops += count - len(sent)
         return len(sent)
-
-    def send_sound(self, sound: EncodedSound, outlets: Iterable[Outlet]) -> int:
-        monotonic, offset = self._monotonic, self._clock.offset
-        if not 0 < len(sound.payload) <= MAX_SOUND:
-            return 0
-        sent = 0
-        for outlet in outlets:
-            now = monotonic()
-            if self._send_sound(outlet, sound, now, now + offset):
-                sent += 1
-            else:
-                outlet.state.drops += 1
-        return sent
-
-    def _send_sound(self, outlet: Outlet, sound: EncodedSound, now: float, wall: float) -> bool:
-        """Whether the packet left."""
-        own = outlet.sound
-        if own is None:
-            return False
-        packet = own.packet(sound, wall)
-        size, state, transport = len(packet), own.state, outlet.state.transport_sequence
-        self._view[:size] = packet
-        if state.transport_at:
-            outlet.number_transport(self._view, 0, state.transport_at)
-        self._lengths[0] = size
-        if protect(outlet.srtp.context, self._memory, self._lengths):
-            return False
-        end = size + outlet.srtp.tag_size
-        if not self._transmit(outlet, self._view[:end]):
-            return False
-        state.packets += 1
-        state.octets += len(sound.payload)
-        if state.transport_at:
-            outlet.left(now, transport, 1, end)
-        return True
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         sent = self._resend(outlet, lost)

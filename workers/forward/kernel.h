@@ -25,12 +25,12 @@ typedef struct {
 /* The sending state of one viewer. */
 typedef struct {
     void *srtp;             /* libsrtp's srtp_t */
-    bc_sound *sound;        /* NULL: it hears nothing */
     bc_path *path;          /* is told what leaves under transport-wide numbers; NULL: nobody is */
     bc_record *records;     /* a ring of `capacity` records, of which the newest is number recorded - 1 */
     uint64_t recorded;
     uint64_t sequence;      /* extended number of the next packet */
     uint64_t packets, octets, drops;
+    bc_sound *sound;        /* NULL: it hears nothing */
     uint32_t capacity;
     uint32_t ssrc;
     uint32_t timestamp;     /* of the last frame */
