@@ -176,6 +176,28 @@ def test_without_the_sounds_feedback_the_video_alone_is_numbered() -> None:
     assert answered(offer).count("transport-wide") == 1
 
 
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("rejected", [False, True], ids=["alone", "video rejected"])
+def test_sound_may_be_all_that_is_offered(name: str, rejected: bool) -> None:
+    session, rest = BOTH[name].split("m=video", 1)
+    video, audio = rest.split("m=audio", 1)
+    video = "m=video 0" + video[video.index(" UDP") :] if rejected else ""
+    offer = parse_offer(session.replace("BUNDLE 0 1", "BUNDLE 1") + video + "m=audio" + audio)
+    assert (offer.video, offer.rtx_payload_type, offer.extensions) == (None, None, ExtensionIds())
+    assert offer.sound is not None
+    assert offer.sound.extensions.transport_sequence is None
+    parsed = SessionDescription.parse(answered(offer))
+    assert [(media.kind, media.port) for media in parsed.media] == [("video", 0)] * rejected + [("audio", 40000)]
+    assert parsed.group[0].items == ["1"]
+    assert "transport-cc" not in answered(offer)
+    assert "m=audio 9" in restart_fragment(offer, ufrag="wxyz", password="q" * 22, candidates=CANDIDATES, sound=True)
+
+
+def test_a_video_without_a_common_codec_is_not_replaced_by_sound() -> None:
+    with pytest.raises(NoCommonCodecError):
+        parse_offer(BOTH["chromium"].replace("VP8/90000", "VP7/90000"))
+
+
 def test_a_restart_names_the_section_that_stands_for_the_transport() -> None:
     offer = parse_offer(swapped(BOTH["chromium"]))
     common = {"ufrag": "wxyz", "password": "q" * 22, "candidates": CANDIDATES}
@@ -216,6 +238,7 @@ def test_hostile_changes_to_real_offers_are_refused_or_answered(
     except (OfferError, NoCommonCodecError) as error:
         assert str(error).endswith(".")
         return
-    lines = answered(offer, sound=sound and offer.sound is not None).split("\r\n")
+    heard = offer.sound is not None and (sound or offer.video is None)
+    lines = answered(offer, sound=heard).split("\r\n")
     assert all(line[1:2] == "=" for line in lines[:-1])
     assert sum(line.startswith("m=") for line in lines) == len(offer.sections)

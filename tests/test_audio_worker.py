@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import av
@@ -16,6 +17,7 @@ from broadcaster.adaptation.decision import Decision, State
 from broadcaster.adaptation.path import PathState
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import OfferParams, OfferResult
+from broadcaster.errors import NoCommonCodecError
 from broadcaster.ladder.encoder import RungEncoder
 from broadcaster.ladder.opus import OpusEncoder
 from broadcaster.link import LinkServer
@@ -200,6 +202,34 @@ async def test_a_viewer_hears_the_tone_also_while_its_picture_is_paused(
         await listener.close()
         await worker.close()
     await until(lambda: studio.server.listeners == 0)
+
+
+@pytest.mark.parametrize("studio", [True], indirect=True)
+async def test_a_viewer_may_take_sound_alone(worker: Worker, bus: MemoryBus, studio: Studio) -> None:
+    listener = Listener("audio")
+    viewer = worker.viewers[(await listener.join(bus)).secret]
+    assert beeps(await listener.listen(50))
+    status = viewer.status()
+    assert (status.state, status.level, viewer.playing) == ("connected", None, True)
+    assert not studio.server.demands[0].viewers
+    # A ladder that changes gives it no picture either.
+    studio.server.describe(replace(studio.server.description, rungs=(replace(RUNG, bitrate=150_000),)))
+    await until(lambda: viewer.adapter._levels[0].bitrate == 150_000)
+    await listener.listen(10)
+    assert viewer._outlet is not None
+    assert (viewer._outlet.packets, studio.server.listeners) == (0, 1)
+    assert not studio.server.demands[0].viewers
+    await listener.close()
+
+
+@pytest.mark.parametrize("studio", [False], indirect=True)
+async def test_who_takes_sound_alone_is_refused_where_there_is_none(worker: Worker, bus: MemoryBus) -> None:
+    listener = Listener("audio")
+    with pytest.raises(NoCommonCodecError, match="no sound"):
+        await listener.join(bus)
+    assert not worker.viewers
+    assert worker._endpoint.peers == 0
+    await listener.close()
 
 
 @pytest.mark.parametrize("studio", [True], indirect=True)

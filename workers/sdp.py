@@ -77,11 +77,11 @@ class Offer:
     `video` indexes `sections`; `mid` is empty where the video section has none. `fingerprints` are (algorithm, value)
     pairs in lower and upper case. `directed` holds the URIs of header extensions that were offered with a direction.
     `rtx_payload_type` is None where the viewer takes no retransmissions, `sound` where it takes none, or only on a
-    transport of its own.
+    transport of its own. `video` is None where it takes sound alone; what else is about the video says nothing then.
     """
 
     sections: tuple[Section, ...]
-    video: int
+    video: int | None
     mid: str
     bundled: bool
     payload_type: int
@@ -98,8 +98,8 @@ class Offer:
     def accepted(self, *, sound: bool) -> list[int]:
         """The indexes of the sections that are answered, where a viewer gets `sound` or not. The first one stands for
         the transport (the answerer-tagged section of RFC 9143 section 7.3.1)."""
-        heard = [self.sound.section] if sound and self.sound is not None else []
-        return sorted([self.video, *heard])
+        heard = self.sound.section if sound and self.sound is not None else None
+        return sorted(index for index in (self.video, heard) if index is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class _Lines:
 def parse_offer(sdp: str) -> Offer:
     """Read the offer of a viewer.
 
-    Raises OfferError when the SDP makes no sense for this server, NoCommonCodecError when it has no VP8.
+    Raises OfferError when the SDP makes no sense for this server, NoCommonCodecError when its video has no VP8.
     """
     session, media = _split(sdp)
     sections = tuple(_section(lines) for lines in media)
@@ -137,7 +137,7 @@ def parse_offer(sdp: str) -> Offer:
         None,
     )
     if video is None:
-        raise OfferError("The offer has no video section: add a recvonly video transceiver to the connection.")
+        return _sound_alone(session, media, sections)
     lines = media[video]
     section = sections[video]
     if section.protocol.upper() not in _PROTOCOLS:
@@ -148,12 +148,8 @@ def parse_offer(sdp: str) -> Offer:
     if lines.first("rtcp-mux") is None:
         raise OfferError("The video section lacks a=rtcp-mux, which this server needs.")
     mid = section.mid or ""
-    bundle = next((mids for mids in _bundles(session) if mid in mids), ())
-    tagged = next((media[index] for index, one in enumerate(sections) if bundle and one.mid == bundle[0]), lines)
-    # Of sections in a BUNDLE only the first has to tell about the transport.
-    transport = lines if lines.first("ice-ufrag") is not None else tagged
-    ufrag, password = _credentials(session, transport)
-    _check_setup(transport.first("setup") or session.first("setup"))
+    bundle = _bundle(session, mid)
+    ufrag, password, fingerprints = _transport(session, media, lines, bundle)
     payload_type, rtx = _codecs(section, lines)
     extensions, directed = _extensions(session, lines)
     feedback = _feedback(lines, payload_type, rtx)
@@ -175,8 +171,34 @@ def parse_offer(sdp: str) -> Offer:
         reduced_size=lines.first("rtcp-rsize") is not None,
         ufrag=ufrag,
         password=password,
-        fingerprints=_fingerprints(session, transport),
-        sound=_sound(session, media, sections, bundle, extensions),
+        fingerprints=fingerprints,
+        sound=_sound(session, media, sections, extensions, bundle),
+    )
+
+
+def _sound_alone(session: _Lines, media: Sequence[_Lines], sections: Sequence[Section]) -> Offer:
+    """The offer of a viewer that takes no picture. Its sound is not numbered, for there is nothing that could follow
+    what the path carries."""
+    sound = _sound(session, media, sections, ExtensionIds())
+    if sound is None:
+        raise OfferError("The offer has no video section: add a recvonly video transceiver to the connection.")
+    bundle = _bundle(session, sound.mid)
+    ufrag, password, fingerprints = _transport(session, media, media[sound.section], bundle)
+    return Offer(
+        sections=tuple(sections),
+        video=None,
+        mid="",
+        bundled=bool(bundle),
+        payload_type=0,
+        rtx_payload_type=None,
+        extensions=ExtensionIds(),
+        directed=frozenset(),
+        feedback=(),
+        reduced_size=False,
+        ufrag=ufrag,
+        password=password,
+        fingerprints=fingerprints,
+        sound=sound,
     )
 
 
@@ -349,12 +371,24 @@ def _number(text: str, highest: int, what: str) -> int:
     return int(text)
 
 
-def _bundles(session: _Lines) -> Iterator[tuple[str, ...]]:
-    """The mids of each BUNDLE group."""
+def _bundle(session: _Lines, mid: str) -> tuple[str, ...]:
+    """The mids of the BUNDLE group that this one is in; none where it is in none."""
     for group in session.all("group"):
         semantics, *mids = group.split() or [""]
-        if semantics == "BUNDLE":
-            yield tuple(mids)
+        if semantics == "BUNDLE" and mid in mids:
+            return tuple(mids)
+    return ()
+
+
+def _transport(
+    session: _Lines, media: Sequence[_Lines], lines: _Lines, bundle: Sequence[str]
+) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    """Username, password and fingerprints of a section: of a BUNDLE the first may tell for all (RFC 9143 section 7.2.1)."""
+    if lines.first("ice-ufrag") is None and bundle:
+        lines = next((one for one in media if one.first("mid") == bundle[0]), lines)
+    ufrag, password = _credentials(session, lines)
+    _check_setup(lines.first("setup") or session.first("setup"))
+    return ufrag, password, _fingerprints(session, lines)
 
 
 def _is_rejected(lines: _Lines) -> bool:
@@ -366,16 +400,16 @@ def _sound(
     session: _Lines,
     media: Sequence[_Lines],
     sections: Sequence[Section],
-    bundle: Sequence[str],
     video: ExtensionIds,
+    bundle: Sequence[str] | None = None,
 ) -> SoundOffer | None:
-    """Where sound can be sent on the video's transport; an offer of it that makes no sense is none."""
+    """Where sound can be sent, with the video's `bundle` on its transport; an offer that makes no sense is none."""
     for index, (section, lines) in enumerate(zip(sections, media, strict=True)):
         direction = _direction(lines) or _direction(session) or "sendrecv"
         if (
             section.kind != "audio"
             or _is_rejected(lines)
-            or section.mid not in bundle
+            or (bundle is not None and section.mid not in bundle)
             or section.protocol.upper() not in _PROTOCOLS
             or direction not in {"recvonly", "sendrecv"}
             or lines.first("rtcp-mux") is None

@@ -24,7 +24,7 @@ from broadcaster.adaptation.words import reason
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import Adaptation, Connected, Left, Operating, PatchResult, Probe, Stats, ViewerStatus
 from broadcaster.clock import WallClock
-from broadcaster.errors import PreconditionFailedError, PreconditionRequiredError
+from broadcaster.errors import NoCommonCodecError, PreconditionFailedError, PreconditionRequiredError
 from broadcaster.stream import OPUS, RTP_CLOCK, StreamDescription
 from broadcaster.track import AdaptiveVideoTrack
 from workers import sdp
@@ -91,6 +91,8 @@ class Viewer(AsyncIOEventEmitter):
         self._session_id = secrets.randbits(62)
         self._ssrc, self._rtx_ssrc = (secrets.randbits(30) << 2 | bits for bits in (0, 1))
         heard = offer.sound is not None and description.sound == OPUS
+        if offer.video is None and not heard:
+            raise NoCommonCodecError(f"The stream {feed.stream!r} has no sound, and the offer takes nothing else.")
         self._sound_ssrc = secrets.randbits(30) << 2 | 2 if heard else None
         self._sent = (started, 0)
         self._heard = (started, 0)
@@ -110,6 +112,9 @@ class Viewer(AsyncIOEventEmitter):
         self.track = AdaptiveVideoTrack()
         self.track.set_fps(start.fps)
         self.track.follow(description, start, entry=description.levels()[0].rung)
+        if offer.video is None:
+            self.adapter.level = None
+            self.track.set_level(None)
         self._peer = endpoint.accept(
             remote_fingerprint=offer.fingerprints[0],
             on_connected=self._connected,
@@ -250,6 +255,9 @@ class Viewer(AsyncIOEventEmitter):
         if outlet is None or self._peer.state == "closed":
             return
         before = self._sent[1]
+        if self._offer.video is None:
+            self.playing = self._measure_sound(outlet, now)
+            return
         shown, heard = outlet.octets + outlet.rtx_octets > before, self._measure_sound(outlet, now)
         self.playing = shown or heard
         if not shown and not self._bitrate and self.adapter.level is not None:
@@ -333,9 +341,11 @@ class Viewer(AsyncIOEventEmitter):
 
     @property
     def host(self) -> str | None:
-        """The address that this viewer is behind; None before it is connected."""
+        """The address that this viewer is behind; None before it is connected, and where it has no share of pictures to
+        compare with others'."""
         path = self._peer.path
-        return None if path is None or self._outlet is None else str(path.address[0])
+        unknown = path is None or self._outlet is None or self._offer.video is None
+        return None if unknown or path is None else str(path.address[0])
 
     @property
     def queue(self) -> float:
