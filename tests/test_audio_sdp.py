@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from broadcaster.errors import NoCommonCodecError, OfferError
 from tests.test_sdp import AUDIO, CANDIDATES, CHROMIUM, DATA_CHANNEL, FINGERPRINT, HOSTILE, without
+from workers.answer import answer, restart_fragment
 from workers.forward.packets import ExtensionIds
-from workers.sdp import Offer, answer, parse_fragment, parse_offer, restart_fragment
+from workers.sdp import Offer, parse_fragment, parse_offer
 
 DATA = Path(__file__).parent / "data"
 BOTH = {

@@ -1,4 +1,4 @@
-"""SDP of the viewers' side: read an offer, write the answer, and the fragments of trickle and restart.
+"""SDP of the viewers' side: what an offer says, and a fragment of trickle or restart (answer.py writes).
 
 Offer and answer as of RFC 9429 (JSEP) and RFC 8866 (SDP), for one video stream to the offerer and its sound beside it
 in the same BUNDLE (RFC 9143), ICE-lite and passive DTLS. Opus as of RFC 7587. Fragments as of RFC 8840 section 9
@@ -24,7 +24,7 @@ ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 TRANSPORT_SEQUENCE = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
-_EXTENSIONS = (ABS_SEND_TIME, MID, PLAYOUT_DELAY, TRANSPORT_SEQUENCE)
+EXTENSIONS = (ABS_SEND_TIME, MID, PLAYOUT_DELAY, TRANSPORT_SEQUENCE)
 
 TRANSPORT_FEEDBACK = "transport-cc"
 FEEDBACK = ("nack", "nack pli", "ccm fir", TRANSPORT_FEEDBACK, "goog-remb")
@@ -202,95 +202,6 @@ def _sound_alone(session: _Lines, media: Sequence[_Lines], sections: Sequence[Se
     )
 
 
-def answer(
-    offer: Offer,
-    *,
-    ufrag: str,
-    password: str,
-    fingerprint: str,
-    candidates: Sequence[str],
-    ssrc: int,
-    rtx_ssrc: int,
-    cname: str,
-    session_id: int,
-    sound_ssrc: int | None = None,
-) -> str:
-    """Write the answer, complete at once.
-
-    `fingerprint` is the SHA-256 of our certificate ("AB:CD:..."); `candidates` are "candidate:..." attributes, the
-    default one first; `ssrc` sends the video, `rtx_ssrc` its retransmissions and `sound_ssrc` the sound, which is
-    rejected where that is None.
-    """
-    accepted = offer.accepted(sound=sound_ssrc is not None)
-    mids = [mid for mid in (offer.sections[index].mid for index in accepted) if mid]
-    lines = ["v=0", f"o=- {session_id} 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=ice-lite"]
-    if offer.bundled:
-        lines.append(f"a=group:BUNDLE {' '.join(mids)}")
-    lines.append("a=msid-semantic: WMS *")
-    host, port = _default_address(candidates)
-    reached = [*(f"a={candidate}" for candidate in candidates), "a=end-of-candidates"]
-    # Once would do for a BUNDLE, but browsers say it in every section, and aiortc wants to hear it.
-    secured = [
-        f"a=ice-ufrag:{ufrag}",
-        f"a=ice-pwd:{password}",
-        f"a=fingerprint:sha-256 {fingerprint}",
-        "a=setup:passive",
-    ]
-    for index, section in enumerate(offer.sections):
-        if index not in accepted:
-            lines += [f"m={section.kind} 0 {section.protocol} {section.formats}", "c=IN IP4 0.0.0.0", "a=inactive"]
-            if section.mid is not None:
-                lines.append(f"a=mid:{section.mid}")
-            continue
-        if index == offer.video:
-            formats, body = _video_answer(offer, ssrc, rtx_ssrc, cname)
-        else:
-            formats, body = _sound_answer(offer, sound_ssrc, cname)
-        lines += [
-            f"m={section.kind} {port} {section.protocol} {formats}",
-            f"c=IN {'IP6' if ':' in host else 'IP4'} {host}",
-            "a=sendonly",
-            *([f"a=mid:{section.mid}"] if section.mid else []),
-            "a=rtcp-mux",
-            *(reached if index == accepted[0] else []),
-            *secured,
-            *body,
-        ]
-    return "\r\n".join(lines) + "\r\n"
-
-
-def _video_answer(offer: Offer, ssrc: int, rtx_ssrc: int, cname: str) -> tuple[str, list[str]]:
-    """The formats and what else is said about the video."""
-    payload_type, rtx = offer.payload_type, offer.rtx_payload_type
-    return f"{payload_type}" if rtx is None else f"{payload_type} {rtx}", [
-        *(["a=rtcp-rsize"] if offer.reduced_size else []),
-        *_extmap(offer.extensions, offer.directed),
-        f"a=rtpmap:{payload_type} VP8/90000",
-        *(f"a=rtcp-fb:{payload_type} {feedback}" for feedback in offer.feedback),
-        *([f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={payload_type}"] if rtx is not None else []),
-        "a=msid:beamcast video",
-        *([f"a=ssrc-group:FID {ssrc} {rtx_ssrc}"] if rtx is not None else []),
-        *(f"a=ssrc:{source} cname:{cname}" for source in ((ssrc,) if rtx is None else (ssrc, rtx_ssrc))),
-    ]
-
-
-def _sound_answer(offer: Offer, ssrc: int | None, cname: str) -> tuple[str, list[str]]:
-    """The same about the sound; both are of one msid, which is what players sync."""
-    sound = offer.sound
-    assert sound is not None, "accepted without an offer"
-    payload_type = sound.payload_type
-    return f"{payload_type}", [
-        *(["a=rtcp-rsize"] if sound.reduced_size else []),
-        *_extmap(sound.extensions, sound.directed),
-        f"a=rtpmap:{payload_type} opus/48000/2",
-        f"a=fmtp:{payload_type} sprop-stereo=1",
-        *([f"a=rtcp-fb:{payload_type} {TRANSPORT_FEEDBACK}"] if sound.extensions.transport_sequence else []),
-        "a=ptime:20",
-        "a=msid:beamcast audio",
-        f"a=ssrc:{ssrc} cname:{cname}",
-    ]
-
-
 def parse_fragment(text: str) -> Fragment:
     """Read the body of a PATCH: trickled candidates, new credentials, or both. Raises OfferError."""
     session, media = _split(text, fragment=True)
@@ -305,25 +216,6 @@ def parse_fragment(text: str) -> Fragment:
     if password is not None and ufrag is None:
         raise OfferError("The fragment has a=ice-pwd without a=ice-ufrag: send both to restart ICE.")
     return Fragment(ufrag, password, candidates)
-
-
-def restart_fragment(offer: Offer, *, ufrag: str, password: str, candidates: Sequence[str], sound: bool = False) -> str:
-    """The answer to an ICE restart of a viewer with or without `sound`: our new credentials and the same candidates
-    (RFC 9725 section 4.3.3)."""
-    accepted = [offer.sections[index] for index in offer.accepted(sound=sound)]
-    section = accepted[0]
-    lines = ["a=ice-lite", "a=ice-options:trickle"]
-    if offer.bundled:
-        lines.append(f"a=group:BUNDLE {' '.join(one.mid for one in accepted if one.mid)}")
-    lines += [
-        f"m={section.kind} 9 {section.protocol} 0",
-        *([f"a=mid:{section.mid}"] if section.mid else []),
-        f"a=ice-ufrag:{ufrag}",
-        f"a=ice-pwd:{password}",
-        *(f"a={candidate}" for candidate in candidates),
-        "a=end-of-candidates",
-    ]
-    return "\r\n".join(lines) + "\r\n"
 
 
 def _split(text: str, *, fragment: bool = False) -> tuple[_Lines, list[_Lines]]:
@@ -383,7 +275,8 @@ def _bundle(session: _Lines, mid: str) -> tuple[str, ...]:
 def _transport(
     session: _Lines, media: Sequence[_Lines], lines: _Lines, bundle: Sequence[str]
 ) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-    """Username, password and fingerprints of a section: of a BUNDLE the first may tell for all (RFC 9143 section 7.2.1)."""
+    """Username, password and fingerprints of a section, which the first one of its BUNDLE may tell for it (RFC 9143
+    section 7.2.1)."""
     if lines.first("ice-ufrag") is None and bundle:
         lines = next((one for one in media if one.first("mid") == bundle[0]), lines)
     ufrag, password = _credentials(session, lines)
@@ -515,21 +408,14 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
         value = _number(number, 65_535, "header extension id")
         uri = parts[1]
         receivable = direction in {"", "sendrecv", "recvonly"}
-        if uri in _EXTENSIONS and 1 <= value <= 14 and receivable and uri not in ids and value not in ids.values():
+        if uri in EXTENSIONS and 1 <= value <= 14 and receivable and uri not in ids and value not in ids.values():
             ids[uri] = value
             if direction:
                 directed.add(uri)
     mid = lines.first("mid")
     if not mid or len(mid) > MAX_MID:
         ids.pop(MID, None)
-    return ExtensionIds(*map(ids.get, _EXTENSIONS)), frozenset(directed)
-
-
-def _extmap(ids: ExtensionIds, directed: frozenset[str]) -> Iterator[str]:
-    numbers = (ids.abs_send_time, ids.mid, ids.playout_delay, ids.transport_sequence)
-    for number, uri in zip(numbers, _EXTENSIONS, strict=True):
-        if number is not None:
-            yield f"a=extmap:{number}{'/sendonly' if uri in directed else ''} {uri}"
+    return ExtensionIds(*map(ids.get, EXTENSIONS)), frozenset(directed)
 
 
 def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, ...]:
@@ -539,9 +425,3 @@ def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, .
         if number in {str(payload_type), "*"}:
             offered.add(kind.strip())
     return tuple(kind for kind in FEEDBACK if kind in offered and (kind != "nack" or rtx is not None))
-
-
-def _default_address(candidates: Sequence[str]) -> tuple[str, int]:
-    """Address and port of the first candidate (RFC 8839 section 5.1)."""
-    parts = candidates[0].split()
-    return parts[4], int(parts[5])

@@ -28,6 +28,7 @@ from broadcaster.errors import NoCommonCodecError, PreconditionFailedError, Prec
 from broadcaster.stream import OPUS, RTP_CLOCK, StreamDescription
 from broadcaster.track import AdaptiveVideoTrack
 from workers import sdp
+from workers.answer import answer, restart_fragment
 from workers.forward import Outlet, OutletParameters, SoundParameters
 from workers.streams import Feed
 from workers.transport import Candidate, Endpoint, Path, SrtpKeys
@@ -131,7 +132,7 @@ class Viewer(AsyncIOEventEmitter):
 
     def answer(self, candidates: Sequence[Candidate]) -> str:
         """The SDP answer, complete: this side trickles nothing."""
-        return sdp.answer(
+        return answer(
             self._offer,
             ufrag=self._peer.ufrag,
             password=self._peer.password,
@@ -160,10 +161,10 @@ class Viewer(AsyncIOEventEmitter):
         self._remote_ufrag = fragment.ufrag
         ufrag, password = self._peer.restart()
         candidates = [str(candidate) for candidate in await self._endpoint.candidates()]
-        answer = sdp.restart_fragment(
+        restarted = restart_fragment(
             self._offer, ufrag=ufrag, password=password, candidates=candidates, sound=self._sound_ssrc is not None
         )
-        return PatchResult(etag=self.etag, fragment=answer)
+        return PatchResult(etag=self.etag, fragment=restarted)
 
     def close(self, reason: str) -> None:
         """End the session; `reason` is told to subscribers. Later calls do nothing."""
