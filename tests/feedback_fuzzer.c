@@ -38,7 +38,8 @@ static void estimate(const uint8_t *packet, size_t size, bc_arrival *arrivals) {
         .hold = 0.4, .severe = 0.08, .shows = 1.3, .inherent = 0.5, .scales = 1.1, .alike = 0.8, .judge = 2.5, .forget = 0.3, .burst_age = 4,
         .span = 1, .smoothing = 0.7, .gain = 4, .threshold = 12.5, .lowest = 6, .highest = 600, .up = 0.0087,
         .down = 0.039, .longest_step = 0.1, .outlier = 15, .overuse = 0.01, .runs = 128, .window = 10, .short_window = 5,
-        .loss_slots = 8, .burst = 5, .bursts = 5, .stretches = 4, .points = 20, .delays = 8, .full = 60};
+        .loss_slots = 8, .burst = 5, .bursts = 5, .stretches = 4, .points = 20, .delays = 8, .full = 60,
+        .rise = 0.05, .leap = 0.7, .dip = 0.3, .step = 0.005, .rises = 3};
     bc_path *path = malloc(sizeof *path);
     bc_path_open(path, &settings);
     bc_feedback feedback = {.arrivals = arrivals, .capacity = CAPACITY, .ssrc = SSRC, .path = path};

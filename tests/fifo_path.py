@@ -58,6 +58,10 @@ class FifoPath:
             self._flying.append((self._sequence, arrival))
             self._sequence += 1
 
+    def hold(self, seconds: float) -> None:
+        """Nothing is served for some time from now on."""
+        self._free_at = max(self._free_at, self.now) + seconds
+
     def run(self, seconds: float, bitrate: float, *, fps: float = 30.0) -> None:
         """Send frames of `bitrate` bit/s."""
         owed, end = 0.0, self.now + seconds

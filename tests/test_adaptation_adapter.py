@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from broadcaster.adaptation.adapter import AdaptationSettings, ViewerAdapter
 from broadcaster.adaptation.controller import Controller
 from broadcaster.adaptation.decision import Decision
 from broadcaster.adaptation.levels import Level
+from broadcaster.adaptation.neighbours import Share
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
 from broadcaster.stream import Rung, StreamDescription
@@ -188,6 +190,74 @@ def test_congestion_stops_a_probe_and_what_fits_stays() -> None:
     assert adapter.probe == 0.0
     assert run(adapter, path, 2, 2.8) == []
     assert adapter.level == level("360p", 15.0)
+
+
+def sinking(estimate: float, *, queue: float = 0.06, rtt: float = 0.1) -> PathState:
+    return replace(congested(estimate, queue=queue), sinking=True, throughput=2.6e6, rtt=rtt)
+
+
+def test_a_path_that_has_become_narrow_is_not_waited_for() -> None:
+    adapter = ViewerAdapter(LEVELS, TOP)
+    run(adapter, CLEAR, 3, 0)
+    decision = adapter.update(3.1, FINE, sinking(1e6))
+    assert decision is not None
+    assert (decision.rule, decision.after.rung, decision.after.fps) == ("estimate-low", "360p", 15.0)
+
+
+def test_a_queue_that_grows_though_the_level_fits_is_no_narrow_path() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
+    run(adapter, PathState(estimate=900_000.0, queue_delay=0.0), 0.5, 0)
+    assert adapter.update(0.6, FINE, sinking(800_000.0)) is None
+
+
+def test_a_path_that_becomes_narrow_while_it_is_probed_is_seen_at_once() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
+    run(adapter, PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0), 4, 0)
+    assert adapter.probe
+    decision = adapter.update(4.1, FINE, sinking(360_000.0))
+    assert decision is not None
+    assert adapter.probe == 0.0
+    assert decision.after.rung == "180p"
+    assert decision.probe is not None
+    assert decision.probe.outcome == "failed"
+
+
+def test_packets_that_a_probe_cost_are_not_the_levels_fault_and_what_it_reached_is_doubted() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
+    run(adapter, PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0), 4, 0)
+    assert adapter.probe
+    lossy = PathState(estimate=1.8e6, throughput=1.2e6, queue_delay=0.0, congested=True, loss=0.2, excess_loss=0.18)
+    assert run(adapter, lossy, 2, 4) == []
+    assert adapter.level == level("360p", 30.0)
+    assert adapter.probe == 0.0
+    calm = PathState(estimate=1.8e6, throughput=0.85e6, queue_delay=0.0, loss=0.0, excess_loss=0.0)
+    assert run(adapter, calm, 11, 6) == []
+    assert adapter.level == level("360p", 30.0)
+
+
+def test_who_is_spared_gives_way_late_and_who_waits_does_not_probe() -> None:
+    share = Share(cap=9, waits=True, spared=True)
+    adapter, alone = ViewerAdapter(LEVELS, TOP), ViewerAdapter(LEVELS, TOP)
+    adapter.share = share
+    (at, _), *_ = run(adapter, congested(1e6), 3, 0)
+    (before, _), *_ = run(alone, congested(1e6), 3, 0)
+    assert at - before >= 0.9
+    adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
+    adapter.share = share
+    assert run(adapter, PathState(estimate=520_000.0, queue_delay=0.0), 20, 0) == []
+    assert adapter.probe == 0.0
+    adapter.share = replace(share, waits=False)
+    run(adapter, PathState(estimate=520_000.0, queue_delay=0.0), 0.5, 20)
+    assert adapter.probe
+
+
+def test_who_has_more_than_its_share_goes_down_step_by_step() -> None:
+    adapter = ViewerAdapter(LEVELS, TOP)
+    adapter.share = Share(cap=4)
+    decisions = run(adapter, CLEAR, 30, 0)
+    assert {decision.rule for _, decision in decisions} == {"fair-share"}
+    assert adapter.place == 4
+    assert all(later - earlier >= 2 for (earlier, _), (later, _) in pairwise(decisions))
 
 
 def test_without_probes_a_quiet_link_is_tried() -> None:

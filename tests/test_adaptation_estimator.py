@@ -50,6 +50,27 @@ def test_a_growing_queue_is_seen_soon_and_lowers_the_estimate_to_what_gets_throu
     assert 0.6 * capacity < known(path.estimator.state(path.now).estimate) <= 1.01 * capacity
 
 
+@pytest.mark.parametrize("capacity", [0.4e6, 0.8e6, 1.2e6])
+def test_a_path_that_has_become_narrow_is_seen_within_a_few_frames_with_its_width(capacity: float) -> None:
+    path = FifoPath(PathEstimator(), lambda now: 4e6 if now < 5 else capacity)
+    path.run(5, 2.5e6)
+    assert not path.estimator.state(path.now).sinking
+    while not path.estimator.state(path.now).sinking:
+        path.run(1 / 30, 2.5e6)
+    assert path.now - 5 < 0.6
+    assert known(path.estimator.state(path.now).estimate) == pytest.approx(0.9 * capacity, rel=0.25)
+
+
+def test_a_radio_that_others_hold_for_a_moment_has_not_become_narrow() -> None:
+    """Capacity 0 for 0.12 s in each second: one delay is long, those after it are shorter and shorter."""
+    path = FifoPath(PathEstimator(), lambda _: 5e6)
+    for _ in range(20):
+        path.run(0.88, 2.5e6)
+        path.hold(0.12)
+        path.run(0.12, 2.5e6)
+        assert not path.estimator.state(path.now).sinking
+
+
 def test_an_emptying_queue_lowers_nothing_more() -> None:
     path = FifoPath(PathEstimator(), lambda now: 4e6 if now < 5 else 1e6)
     path.run(5.8, 2.5e6)

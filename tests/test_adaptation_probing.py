@@ -124,3 +124,17 @@ def test_another_goal_starts_anew() -> None:
     prober.update(0.0, WIDE, NEED, SENDING)
     prober.update(0.1, WIDE, 2.0 * NEED, SENDING)
     assert prober.rate == pytest.approx(1.15 * 2.0 * NEED)
+
+
+def test_a_probe_that_cost_packets_is_not_repeated_soon() -> None:
+    prober, now, failures = Prober(), 0.0, []
+    while now < 300:
+        path = PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0, excess_loss=0.1 if prober.rate else 0.0)
+        if prober.update(now, path, NEED, SENDING) == "failed":
+            failures.append(now)
+            assert prober.refused(now + 11, NEED)
+        now += 0.1
+    waits = [later - earlier for earlier, later in pairwise(failures)]
+    assert waits[0] == pytest.approx(12, abs=2)
+    assert waits[1] == pytest.approx(24, abs=2)
+    assert max(waits) <= 125

@@ -86,7 +86,7 @@ class Worker:
         self._lease = bus.lease("worker", id, self._describe, on_taken=self.replaced.set)
         self._links: dict[str, list[str]] = {}
         self._meter = OverloadMeter()
-        self._neighbours: dict[str, Neighbours] = {}
+        self._neighbours: dict[str, Neighbours[str]] = {}
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -279,9 +279,9 @@ class Worker:
         self._neighbours = {host: self._neighbours.get(host) or Neighbours() for host in behind}
         for host, viewers in behind.items():
             places = {viewer.id: (viewer.adapter.place, viewer.queue) for viewer in viewers}
-            cap = self._neighbours[host].cap(now, places)
+            shares = self._neighbours[host].shares(now, places)
             for viewer in viewers:
-                viewer.adapter.cap = cap
+                viewer.adapter.share = shares.get(viewer.id)
 
     def _tell_audiences(self) -> None:
         found: dict[str, dict[int, list[float]]] = {}

@@ -6,29 +6,34 @@ import argparse
 import time
 
 from benchmarks.adaptation.baselines import CONTROLS, OURS
-from benchmarks.adaptation.run import measure, play
+from benchmarks.adaptation.run import DRAWS, measure, play
 from benchmarks.adaptation.score import judge, mean
-from benchmarks.adaptation.traces import BY_NAME
+from benchmarks.adaptation.traces import traces
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.adaptation")
-    parser.add_argument("--trace", action="append", choices=BY_NAME, help="which traces; all by default")
+    parser.add_argument(
+        "--trace", action="append", choices=[trace.name for trace in traces()], help="which traces; all by default"
+    )
     parser.add_argument("--control", action="append", choices=CONTROLS, help="who decides")
+    parser.add_argument("--draw", choices=DRAWS, default="tuned", help="which random walks and seeds")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--verbose", action="store_true", help="a line for each half second of the first viewer")
     options = parser.parse_args()
-    for name in options.trace or BY_NAME:
+    draw = DRAWS[options.draw]
+    by_name = {trace.name: trace for trace in traces(draw.walks)}
+    for name in options.trace or by_name:
         for control in options.control or [OURS]:
             started = time.process_time()
             if options.verbose or options.seed is not None:
-                session = play(BY_NAME[name], control, options.seed or 1)
+                session = play(by_name[name], control, options.seed or draw.seeds[0])
                 viewer = session.viewers[0]
                 if options.verbose:
                     for sample in viewer.samples[::5]:
                         level = f"{sample.level.name}{sample.level.fps:g}" if sample.level else "paused"
                         print(
-                            f"{sample.at:6.1f} {BY_NAME[name].link.capacity.at(sample.at) / 1e6:5.2f} {level:8}"
+                            f"{sample.at:6.1f} {by_name[name].link.capacity.at(sample.at) / 1e6:5.2f} {level:8}"
                             f" queue {1000 * sample.waiting:5.0f} estimate {(sample.estimate or 0) / 1e6:5.2f}"
                             f" probe {sample.probe / 1e6:5.2f}"
                         )
@@ -37,7 +42,7 @@ def main() -> None:
                     print("freezes", [(round(at, 1), round(length, 2)) for at, length in viewer.player.freezes])
                 found = mean([judge(session, viewer) for viewer in session.viewers])
             else:
-                found = measure(BY_NAME[name], control)
+                found = measure(by_name[name], control, draw.seeds)
             shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
             print(f"{name:12} {control:14} {time.process_time() - started:4.1f} s {shown}")
 

@@ -90,7 +90,7 @@ class Session:
         chance = random.Random(seed + 200)
         self._events: list[tuple[float, int, str, int, object]] = []
         self._order = count()
-        self._neighbours = Neighbours()
+        self._neighbours: Neighbours[int] = Neighbours()
         self.viewers = []
         for number in range(trace.viewers):
             rtt = 2 * trace.link.delay
@@ -285,11 +285,10 @@ class Session:
             self._source.ask(viewer.selector.current.rung)
 
     def _tick(self, now: float) -> None:
-        if all(isinstance(viewer.control, Controller) for viewer in self.viewers):
-            found = {n: (v.control.place, v.control.queue(now)) for n, v in enumerate(self.viewers)}  # type: ignore[attr-defined]
-            cap = self._neighbours.cap(now, found)
-            for viewer in self.viewers:
-                viewer.control.cap = cap  # type: ignore[attr-defined]
+        ours = {number: one.control for number, one in enumerate(self.viewers) if isinstance(one.control, Controller)}
+        shares = self._neighbours.shares(now, {number: (one.place, one.queue(now)) for number, one in ours.items()})
+        for number, control in ours.items():
+            control.adapter.share = shares.get(number)
         for viewer in self.viewers:
             viewer.control.tick(now)
             self._aim(viewer)

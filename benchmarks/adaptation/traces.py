@@ -88,62 +88,68 @@ def _step(high: float, low: float, delay: float) -> Trace:
     )
 
 
-TRACES: tuple[Trace, ...] = (
-    _steady(0.3 * M, 0.03),
-    _steady(0.6 * M, 0.03),
-    _steady(1 * M, 0.025),
-    _steady(2 * M, 0.02),
-    _steady(4 * M, 0.015),
-    _steady(10 * M, 0.01),
-    _step(3 * M, 1 * M, 0.025),
-    _step(6 * M, 2 * M, 0.02),
-    Trace(
-        "stairs",
-        "0.4, 1, 2, 4, 2, 1, 0.4 Mbit/s, 15 s each",
-        105,
-        LinkSettings(Capacity([(15.0 * n, rate * M) for n, rate in enumerate((0.4, 1, 2, 4, 2, 1, 0.4))])),
-    ),
-    Trace(
-        "lte-1",
-        "a walk from 0.5 to 8 Mbit/s",
-        90,
-        LinkSettings(_walk(3, 0.5 * M, 8 * M, 90), delay=0.035, queue=1.0),
-        deep=True,
-    ),
-    Trace("lte-2", "another", 90, LinkSettings(_walk(11, 0.5 * M, 8 * M, 90), delay=0.035, queue=1.0), deep=True),
-    Trace(
-        "wifi",
-        "5 Mbit/s with stalls of up to 0.15 s about every 1.5 s",
-        90,
-        LinkSettings(_stalls(5, 5 * M, 90, 1.5, 0.15), delay=0.01),
-    ),
-    Trace(
-        "bufferbloat",
-        "3 Mbit/s, from 30 to 60 s 0.9, before a queue of 1 s",
-        90,
-        LinkSettings(Capacity([(0.0, 3 * M), (30.0, 0.9 * M), (60.0, 3 * M)]), queue=1.0, delay=0.02),
-        drops=(30.0,),
-        rises=(60.0,),
-    ),
-    Trace(
-        "policer",
-        "a token bucket of 40 kB filled with 1.2 Mbit/s drops what is too much",
-        90,
-        LinkSettings(_constant(1.2 * M), bucket=40_000, delay=0.02),
-    ),
-    _lossy(0.01),
-    _lossy(0.02),
-    _lossy(0.05),
-    _lossy(0.10),
-    Trace(
-        "blackout",
-        "4 Mbit/s, nothing passes from 30 to 33 s",
-        90,
-        LinkSettings(_constant(4 * M), blackout=(30.0, 33.0), delay=0.02),
-        dark=True,
-    ),
-    Trace("shared-20", "20 viewers behind 20 Mbit/s", 90, LinkSettings(_constant(20 * M), delay=0.02), viewers=20),
-    Trace("shared-50", "50 viewers behind 40 Mbit/s", 60, LinkSettings(_constant(40 * M), delay=0.02), viewers=50),
-)
-
-BY_NAME = {trace.name: trace for trace in TRACES}
+def traces(walks: int = 0) -> tuple[Trace, ...]:
+    """All of them; another number makes other random walks and stalls."""
+    return (
+        _steady(0.3 * M, 0.03),
+        _steady(0.6 * M, 0.03),
+        _steady(1 * M, 0.025),
+        _steady(2 * M, 0.02),
+        _steady(4 * M, 0.015),
+        _steady(10 * M, 0.01),
+        _step(3 * M, 1 * M, 0.025),
+        _step(6 * M, 2 * M, 0.02),
+        Trace(
+            "stairs",
+            "0.4, 1, 2, 4, 2, 1, 0.4 Mbit/s, 15 s each",
+            105,
+            LinkSettings(Capacity([(15.0 * n, rate * M) for n, rate in enumerate((0.4, 1, 2, 4, 2, 1, 0.4))])),
+        ),
+        Trace(
+            "lte-1",
+            "a walk from 0.5 to 8 Mbit/s",
+            90,
+            LinkSettings(_walk(3 + walks, 0.5 * M, 8 * M, 90), delay=0.035, queue=1.0),
+            deep=True,
+        ),
+        Trace(
+            "lte-2",
+            "another",
+            90,
+            LinkSettings(_walk(11 + walks, 0.5 * M, 8 * M, 90), delay=0.035, queue=1.0),
+            deep=True,
+        ),
+        Trace(
+            "wifi",
+            "5 Mbit/s with stalls of up to 0.15 s about every 1.5 s",
+            90,
+            LinkSettings(_stalls(5 + walks, 5 * M, 90, 1.5, 0.15), delay=0.01),
+        ),
+        Trace(
+            "bufferbloat",
+            "3 Mbit/s, from 30 to 60 s 0.9, before a queue of 1 s",
+            90,
+            LinkSettings(Capacity([(0.0, 3 * M), (30.0, 0.9 * M), (60.0, 3 * M)]), queue=1.0, delay=0.02),
+            drops=(30.0,),
+            rises=(60.0,),
+        ),
+        Trace(
+            "policer",
+            "a token bucket of 40 kB filled with 1.2 Mbit/s drops what is too much",
+            90,
+            LinkSettings(_constant(1.2 * M), bucket=40_000, delay=0.02),
+        ),
+        _lossy(0.01),
+        _lossy(0.02),
+        _lossy(0.05),
+        _lossy(0.10),
+        Trace(
+            "blackout",
+            "4 Mbit/s, nothing passes from 30 to 33 s",
+            90,
+            LinkSettings(_constant(4 * M), blackout=(30.0, 33.0), delay=0.02),
+            dark=True,
+        ),
+        Trace("shared-20", "20 viewers behind 20 Mbit/s", 90, LinkSettings(_constant(20 * M), delay=0.02), viewers=20),
+        Trace("shared-50", "50 viewers behind 40 Mbit/s", 60, LinkSettings(_constant(40 * M), delay=0.02), viewers=50),
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from broadcaster.adaptation import policy
 from broadcaster.adaptation.decision import Decision, Rule, State
 from broadcaster.adaptation.levels import Level
+from broadcaster.adaptation.neighbours import Share
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.policy import Thresholds
 from broadcaster.adaptation.probing import Prober, ProbeSettings
@@ -27,13 +28,15 @@ class AdaptationSettings:
     before it counts, where nearly everything arrives (`arriving` of what is sent).
     `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
     Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none.
+    On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is.
     `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
     downgrade `cooldown`. Where nothing can be probed, a quiet link for `quiet` is the trial.
-    `trial`: an upgrade that falls back within this time has failed. The next one waits `failed_cooldown`, doubled with
-    each failure up to `longest_cooldown`, and forgiven after `forgiveness` without any.
+    `trial`: an upgrade that falls back within this time has failed. The next one waits `failed_cooldown`, doubled up to
+    `longest_cooldown` with each failure at the `same` estimate, give or take that share, and forgiven after
+    `forgiveness` without any. One that falls back within `soon` had a probe that was too short.
     A path that carries `changed` times as much as then has changed: nothing is held against it any more.
     `loss_hold`: high loss lasts this long before it counts; `loss_pause`: the least time between two steps for it;
     `loss_steps` steps at most while it lasts.
@@ -54,10 +57,15 @@ class AdaptationSettings:
     least_share: float = 0.4
     alarm: float = 0.15
     patience: float = 0.3
+    spare: float = 1.5
+    yielding: float = 2.0
+    spare_queue: float = 0.3
     tolerable: float = 0.12
     arriving: float = 0.9
     most_burden: float = 1.4
     settle: float = 1.0
+    settle_loss: float = 2.5
+    doubt: float = 1.1
     lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.05
@@ -65,6 +73,8 @@ class AdaptationSettings:
     cooldown: float = 2.0
     quiet: float = 8.0
     trial: float = 30.0
+    soon: float = 8.0
+    same: float = 0.2
     failed_cooldown: float = 8.0
     longest_cooldown: float = 240.0
     forgiveness: float = 300.0
@@ -112,9 +122,8 @@ class ViewerAdapter:
         self._prober = Prober(settings.probing)
         self._arrange(levels)
         self.level: Level | None = start
-        self.cap: int | None = None
-        """The place of the level (0: the cheapest) that must not be exceeded for the neighbours' sake; to be set before
-        `update`."""
+        self.share: Share | None = None
+        """What the neighbours leave, where they share a line; to be set before `update`."""
         self.overloaded = False
         """Whether the sender itself cannot keep up; to be set before `update`."""
         self._now = _NEVER
@@ -138,7 +147,8 @@ class ViewerAdapter:
         self._penalty = settings.failed_cooldown
         self._failed_at = self._raise_from = _NEVER
         self._failed_bitrate = self._bar = math.inf
-        self._failed_width: float | None = None
+        self._failed_estimate: float | None = None
+        self._doubted = 0.0
 
     # --- what is asked of it --------------------------------------------------------------------------------------
 
@@ -238,7 +248,9 @@ class ViewerAdapter:
         if level is None:
             return self._resume(seen)
         worse = (
-            self._give_way(level, seen, path) or self._shorten(level, seen, path, rtt_high) or self._share(level, seen)
+            self._give_way(level, seen, path)
+            or self._shorten(level, seen, path, rtt_high)
+            or self._keep_to_share(level, seen)
         )
         if worse is None and loss_high >= settings.loss_hold:
             worse = self._give_up_frames(level, seen, path)
@@ -256,17 +268,26 @@ class ViewerAdapter:
         if not path.congested:
             self._stuck.reset()
             return None
+        estimate = path.estimate if path.estimate is not None else path.throughput
+        queue, ease = self._queue, self._ease(level, seen)
         if self._prober.active:
             self._prober.fail(self._now, path)
-            self._await_effect()
-            return None
+            ease = min(1.0, ease)
+            if not path.sinking or estimate is None or estimate >= settings.arriving * ease * self._need(level):
+                self._end_trial(path)
+                return None
         stuck = self._stuck.seconds(self._now, True)
-        estimate = path.estimate if path.estimate is not None else path.throughput
-        if estimate is None or self._now < self._settled_from or self._bears(level, seen, path):
+        spared = self.share is not None and self.share.spared
+        spared = spared and queue < settings.spare_queue and stuck < settings.spare
+        if estimate is None or self._now < self._settled_from or spared:
             return None
-        if not self._loses and self._queue < settings.alarm and stuck < settings.patience:
+        sinking = path.sinking and estimate < settings.arriving * ease * self._need(level)
+        waits = not self._loses and queue < settings.alarm and stuck < settings.patience
+        if not sinking and (waits or self._bears(level, seen, path)):
             return None
-        queue, ease = self._queue, self._ease(level, seen)
+        if sinking:
+            # What is known of the queue is old by the way there and back.
+            queue += (path.rtt or 0.0) * max(0.0, ease * self._need(level) / max(estimate, 1.0) - 1.0)
         fitting = self._best(max(settings.least_share, 1.0 - queue / settings.drain) * estimate / ease)
         if fitting is not None and fitting.bitrate >= level.bitrate:
             fitting = self._below(level) if stuck >= settings.settle else level
@@ -302,11 +323,16 @@ class ViewerAdapter:
         """Whether less would be lost if less were sent, as far as one can know."""
         return path.excess_loss is None or path.excess_loss > self._settings.thresholds.loss_high
 
-    def _share(self, level: Level, seen: Sample) -> Decision | None:
+    def _keep_to_share(self, level: Level, seen: Sample) -> Decision | None:
         """Others behind the same line get much less: let them have some."""
-        if self.cap is None or self.place <= self.cap:
+        if (
+            self.share is None
+            or self.place <= self.share.cap
+            or self._now < self._settled_from + self._settings.yielding
+        ):
             return None
-        return self._move("fair-share", self._allowed()[-1], seen)
+        below = self._below(level)
+        return None if below is None else self._move("fair-share", below, seen)
 
     def _give_up_frames(self, level: Level, seen: Sample, path: PathState) -> Decision | None:
         """The API's rule: packet loss above 5 % lowers the frame rate; again only where that could help."""
@@ -325,7 +351,7 @@ class ViewerAdapter:
             before, since = self._trial_from
             if self._now - since <= self._settings.trial:
                 if before is not None and (seen.estimate or 0.0) >= 0.8 * self._need(before):
-                    self._fail()
+                    self._fail(since, seen.estimate)
                 if before is not None and (level is None or before.bitrate > level.bitrate > 0.6 * before.bitrate):
                     level = before
         self._trial_from = None
@@ -335,14 +361,17 @@ class ViewerAdapter:
         self._prober.postpone(self._now + self._settings.cooldown)
         return self._move(rule, level, seen)
 
-    def _fail(self) -> None:
-        self._prober.mistrust()
-        if self._now - self._failed_at > self._settings.forgiveness:
-            self._penalty = self._settings.failed_cooldown
-        self._failed_at = self._now
+    def _fail(self, since: float, estimate: float | None) -> None:
+        settings, now, before = self._settings, self._now, self._failed_estimate
+        if now - since <= settings.soon:
+            self._prober.mistrust()
+        again = before is not None and estimate is not None and abs(estimate - before) <= settings.same * before
+        if not again or now - self._failed_at > settings.forgiveness:
+            self._penalty = settings.failed_cooldown
+        self._failed_at, self._failed_estimate = now, estimate
         self._failed_bitrate = math.inf if self.level is None else self.level.bitrate
-        self._raise_from = self._now + self._penalty
-        self._penalty = min(2.0 * self._penalty, self._settings.longest_cooldown)
+        self._raise_from = now + self._penalty
+        self._penalty = min(2.0 * self._penalty, settings.longest_cooldown)
 
     # --- up -------------------------------------------------------------------------------------------------------
 
@@ -358,16 +387,22 @@ class ViewerAdapter:
             if above.bitrate >= self._bar or rested < settings.rest or not settled:
                 return None
             carried = path.estimate or 0.0
-            if carried >= settings.probing.enough * self._need(above) and not self._prober.refused(
-                now, self._need(above)
+            if (
+                carried > self._doubted
+                and carried >= settings.probing.enough * self._need(above)
+                and not self._prober.refused(now, self._need(above))
             ):
                 return self._raise("headroom", carried, seen)
+            if self.share is not None and self.share.waits:
+                return None
             if not self._probes:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
                 return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
         outcome = self._prober.update(now, path, self._need(above), self._need(level))
         if outcome == "failed":
-            self._await_effect()
+            self._end_trial(path)
+        elif outcome == "passed":
+            self._doubted = 0.0
         passed = outcome == "passed" and path.estimate is not None
         return self._raise("headroom", path.estimate or 0.0, seen) if passed else None
 
@@ -444,7 +479,7 @@ class ViewerAdapter:
     def _allowed(self) -> list[Level]:
         """The levels that frame rate and neighbours leave, cheapest first; never empty."""
         cap = self.fps_cap * _SLACK
-        end = None if self.cap is None else max(0, self.cap) + 1
+        end = None if self.share is None else max(self.place, self.share.cap, 0) + 1
         return [level for level in self._levels[:end] if level.fps <= cap] or self._levels[:1]
 
     def _best(self, carried: float, *, below: float = math.inf) -> Level | None:
@@ -464,8 +499,17 @@ class ViewerAdapter:
         return above[0] if above else None
 
     def _await_effect(self) -> None:
-        """What is heard next left before the change, and before the queue that it stood in."""
-        self._settled_from = self._now + self._settings.settle + self._queue
+        """What is heard next left before the change, and before the queue that it stood in; and losses are told of for
+        a while."""
+        settle = self._settings.settle_loss if self._loses else self._settings.settle
+        self._settled_from = self._now + settle + self._queue
+
+    def _end_trial(self, path: PathState) -> None:
+        """A probe was too much. What it lost is not the level's fault, and what came through had a bucket's help."""
+        if (path.excess_loss or 0.0) > self._settings.probing.loss:
+            self._doubted = self._settings.doubt * (path.estimate or 0.0)
+            self._loses = True
+        self._await_effect()
 
     def _smoother(self, level: Level, seen: Sample) -> Level | None:
         """The next level of the same rung with more frames, where it is allowed and nothing speaks against it."""

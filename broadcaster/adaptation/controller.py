@@ -42,15 +42,6 @@ class Controller:
         return 0.0 if limit is not None and self._padded >= limit else self.adapter.probe
 
     @property
-    def cap(self) -> int | None:
-        """The place that must not be exceeded for the neighbours' sake."""
-        return self.adapter.cap
-
-    @cap.setter
-    def cap(self, cap: int | None) -> None:
-        self.adapter.cap = cap
-
-    @property
     def place(self) -> int:
         """The place of the level, 0 for the cheapest."""
         return self.adapter.place

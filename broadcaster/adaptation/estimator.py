@@ -33,7 +33,9 @@ class EstimatorSettings:
     for a moment is none; but one above `alarming` counts at once. `guard`: a delay above the shortest that is no queue
     yet, and `standing`: one that is, whatever the trend. `back_off`: what is left of the throughput that a growing
     queue shows (draft-ietf-rmcat-gcc-02 section 5.5: 0.85). `hold`: the least time between two cuts, for the first one
-    to show.
+    to show. Delays that become longer `rises` times, each time by `step` and by `rise` in all, show that the path has
+    become narrower, where no single time has more than `leap` of that and none between falls by `dip` of it: a radio
+    that others hold for a moment lengthens one delay, and each that follows is shorter.
 
     `severe`: a fraction of excess loss that shows the path's end, as in section 6; it is congestion for `shows` after
     each cut. Loss has other reasons than the rate where less is sent and still this share of it stays (`inherent`), and
@@ -62,6 +64,11 @@ class EstimatorSettings:
     standing: float = 0.2
     back_off: float = 0.9
     hold: float = 0.4
+    rises: int = 3
+    rise: float = 0.05
+    leap: float = 0.7
+    dip: float = 0.3
+    step: float = 0.005
     severe: float = 0.08
     shows: float = 1.3
     inherent: float = 0.5
@@ -204,7 +211,10 @@ class PathEstimator:
         self._delay: float | None = None
         self._delays: deque[tuple[float, float]] = deque(maxlen=settings.delays)
         self._falls = False
-        self._over = self._lossy = False
+        self._over = self._lossy = self._sinking = False
+        self._rises = 0
+        self._rise_from = self._rise_since = self._rise_at = self._rise_top = 0.0
+        self._rise_octets = self._rise_rate = self._rise_most = 0.0
         self._throughput: float | None = None
         self._estimate: float | None = None
         self._cut_at = -math.inf
@@ -249,6 +259,7 @@ class PathEstimator:
                 continue
             received += 1
             octets += run.octets
+            self._rise_octets += run.octets
             arrival = self._time_of(ticks)
             self._arrived.add(arrival, run.octets)
             self._left.add(run.at, run.octets)
@@ -291,6 +302,7 @@ class PathEstimator:
             capacity=self._capacity(now),
             queue_delay=self._delay,
             congested=self.congested,
+            sinking=self._sinking,
             loss=loss,
             excess_loss=None if loss is None else self._excess(now),
             rtt=self._rtt,
@@ -344,6 +356,23 @@ class PathEstimator:
         self._delay = 0.0 if floor is None else max(0.0, least - floor)
         self._falls = before is not None and self._delay < before
         self._trendline.update(arrival, delay)
+        self._follow_rise(arrival, delay)
+
+    def _follow_rise(self, arrival: float, delay: float) -> None:
+        settings, rise = self._settings, self._rise_top - self._rise_from
+        ends = delay <= self._rise_top - settings.dip * rise or arrival - self._rise_at > settings.stall
+        if not self._measured or ends or arrival <= self._rise_since:
+            self._rises, self._rise_from, self._rise_top = 0, delay, delay
+            self._rise_since = self._rise_at = arrival
+            self._rise_octets = self._rise_most = 0.0
+        elif delay > self._rise_top:
+            self._rises += delay > self._rise_top + settings.step
+            self._rise_most = max(self._rise_most, delay - self._rise_top)
+            self._rise_top, self._rise_at = delay, arrival
+            self._rise_rate = 8.0 * self._rise_octets / (arrival - self._rise_since)
+        rise = self._rise_top - self._rise_from
+        steady = self._rises >= settings.rises and self._rise_most <= settings.leap * rise
+        self._sinking = steady and rise >= settings.rise
 
     def _close(self, group: _Group, now: float) -> None:
         if group.arrived >= self._settings.burst and not group.lost:
@@ -361,7 +390,7 @@ class PathEstimator:
         delay = self._delay or 0.0
         usage = self._trendline.usage
         stands = usage != "under" and delay > settings.standing and not self._falls
-        self._over = stands or (usage == "over" and delay > settings.guard)
+        self._over = stands or self._sinking or (usage == "over" and delay > settings.guard)
         excess = self._excess(now) > settings.severe
         throughput = self._throughput
         if throughput is None:
@@ -369,6 +398,9 @@ class PathEstimator:
         if self._over:
             short = self._arrived.rate(at, settings.short)
             width = min(throughput, throughput if short is None else 8.0 * short)
+            if self._sinking:
+                # While its queue is never empty, what arrives is what the path carries.
+                width = min(width, self._rise_rate)
             self._cut(now, settings.back_off * width)
         elif excess:
             rate = self._left.rate(self._last_sent, settings.window) or 0.0

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 class PathState:
     """None is unknown. Bitrates count octets of RTP on the wire (header, extensions, tag), in bit/s; times are seconds.
 
-    `estimate` is what the path has shown to carry; it never grows on what was not sent. `throughput` is what arrives
-    now. `capacity` is how fast bursts come through, which is a hint of what the path may carry at most.
-    `queue_delay` is how much longer packets take than at the best of the last minute. `congested`: the queue grows, or
-    more is lost than the path always loses. `loss` is the fraction (0 to 1) that did not arrive lately and
-    `excess_loss` what of it the rate explains. `silent` is for how long nothing was heard although something was sent.
-    `measured` counts up with every measurement that arrived. `follows` is how long the estimate takes to rise to what
-    is sent, and `times_bursts` says whether `capacity` can ever be known.
+    `estimate` is what the path has shown to carry; it never grows on what was not sent. `throughput` is what
+    arrives now. `capacity` is how fast bursts come through, which is a hint of what the path may carry at most.
+    `queue_delay` is how much longer packets take than at the best of the last minute. `congested`: the queue grows,
+    or more is lost than the path always loses; `sinking`: it grows so steadily that the path has become narrower.
+    `loss` is the fraction (0 to 1) that did not arrive lately and `excess_loss` what of it the rate explains.
+    `silent` is for how long nothing was heard although something was sent. `measured` counts up with every
+    measurement that arrived. `follows` is how long the estimate takes to rise to what is sent, and `times_bursts`
+    says whether `capacity` can ever be known.
     """
 
     estimate: float | None = None
@@ -23,6 +24,7 @@ class PathState:
     capacity: float | None = None
     queue_delay: float | None = None
     congested: bool = False
+    sinking: bool = False
     loss: float | None = None
     excess_loss: float | None = None
     rtt: float | None = None

@@ -20,7 +20,8 @@ class ProbeSettings:
     Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to. It fails when the
     queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when bursts come through
     slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`; where bursts come
-    `wider` times as fast as then, the path has changed and the pause is over.
+    `wider` times as fast as then, the path has changed and the pause is over. Where a probe cost packets, which costs
+    pictures too, the pause is `lossy_pause` at least and up to `longest_lossy_pause`.
 
     Where the next level needs more than `knock_from`, or `far` times what is sent, a burst of `knock_octets` goes ahead
     for `knock_time` at most, and tells within `answer` how fast the path is at most; when it is too slow the next one
@@ -37,6 +38,8 @@ class ProbeSettings:
     loss: float = 0.04
     pause: float = 3.0
     longest_pause: float = 24.0
+    lossy_pause: float = 12.0
+    longest_lossy_pause: float = 120.0
     wider: float = 1.3
     knock_from: float = 1_000_000
     far: float = 2.0
@@ -78,6 +81,7 @@ class Prober:
         self._knocked_at = -math.inf
         self._caution = 1.0
         self._refused: dict[float, float] = {}
+        """Needs that were found too much, and until when that counts."""
 
     def mistrust(self) -> None:
         """A level that a probe had found to fit did not: the next ones last longer."""
@@ -85,7 +89,7 @@ class Prober:
 
     def refused(self, now: float, need: float) -> bool:
         """Whether so much, or less, was found too much lately."""
-        return any(need >= less and now - at < self._settings.memory for less, at in self._refused.items())
+        return any(need >= less and now < until for less, until in self._refused.items())
 
     @property
     def active(self) -> bool:
@@ -125,7 +129,7 @@ class Prober:
             far = need >= settings.knock_from or need > settings.far * sending
             if far and path.times_bursts and not (path.capacity or 0.0) > need:
                 if 8.0 * settings.knock_octets > settings.knock_longest * path.estimate:
-                    self._refuse(now, need)
+                    self._refuse(now, need, settings.memory)
                 elif now - self._knocked_at >= settings.knock_pause:
                     self._begin("knock", now, sending + 8.0 * settings.knock_octets * 30.0, path)
                     self.octets = settings.knock_octets
@@ -141,7 +145,7 @@ class Prober:
             if (path.capacity or 0.0) > need:
                 self._begin("probe", now, settings.margin * need, path)
             elif now - self._since >= settings.answer:
-                self._refuse(now, need)
+                self._refuse(now, need, settings.memory)
                 self._rest()
             return None
         return self._judge(now, path, need)
@@ -160,17 +164,20 @@ class Prober:
             return self._fail(now, path)
         return None
 
-    def _refuse(self, now: float, need: float) -> None:
-        memory = self._settings.memory
-        self._refused = {less: at for less, at in self._refused.items() if now - at < memory} | {need: now}
+    def _refuse(self, now: float, need: float, lasting: float) -> None:
+        self._refused = {less: until for less, until in self._refused.items() if now < until} | {need: now + lasting}
 
     def _fail(self, now: float, path: PathState) -> Outcome:
-        self._refuse(now, self._need)
+        settings = self._settings
         if self._need < self._failed_need:
-            self._pause = self._settings.pause
-        self._from, self._failed_need = now + self._pause, self._need
-        self._pause = min(2.0 * self._pause, self._settings.longest_pause)
-        self._failed_width = path.capacity
+            self._pause = settings.pause
+        lossy = (path.excess_loss or 0.0) > settings.loss
+        pause = max(self._pause, settings.lossy_pause) if lossy else self._pause
+        self._from, self._failed_need = now + pause, self._need
+        self._pause = min(2.0 * pause, settings.longest_lossy_pause if lossy else settings.longest_pause)
+        # Through a policer bursts come fast, and tell nothing of what it lets through.
+        self._failed_width = None if lossy else path.capacity
+        self._refuse(now, self._need, max(pause, settings.memory))
         return self._end(now, path, "failed")
 
     def _widened(self, path: PathState) -> bool:

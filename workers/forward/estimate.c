@@ -153,6 +153,27 @@ static void adapt(bc_path *path, double trend, double step) {
     path->trendline_threshold = least(settings->highest, most(settings->lowest, moved));
 }
 
+static void follow_rise(bc_path *path, double arrival, double delay) {
+    const bc_path_settings *settings = path->settings;
+    double rise = path->rise_top - path->rise_from;
+    int ends = delay <= path->rise_top - settings->dip * rise || arrival - path->rise_at > settings->stall;
+    if (!path->measured || ends || arrival <= path->rise_since) {
+        path->rises = 0;
+        path->rise_from = path->rise_top = delay;
+        path->rise_since = path->rise_at = arrival;
+        path->rise_octets = path->rise_most = 0.0;
+    } else if (delay > path->rise_top) {
+        path->rises += delay > path->rise_top + settings->step;
+        path->rise_most = most(path->rise_most, delay - path->rise_top);
+        path->rise_top = delay;
+        path->rise_at = arrival;
+        path->rise_rate = 8.0 * path->rise_octets / (arrival - path->rise_since);
+    }
+    rise = path->rise_top - path->rise_from;
+    int steady = path->rises >= settings->rises && path->rise_most <= settings->leap * rise;
+    path->sinking = steady && rise >= settings->rise;
+}
+
 static void take_delay(bc_path *path, double arrival, double sent, double now) {
     const bc_path_settings *settings = path->settings;
     double delay = arrival - sent, before = path->delay;
@@ -202,6 +223,7 @@ static void take_delay(bc_path *path, double arrival, double sent, double now) {
     double trend = slope_of(path->points, path->points_kept) * full * settings->gain;
     detect(path, trend, step);
     adapt(path, trend, step);
+    follow_rise(path, arrival, delay);
 }
 
 /* --- from packets to groups ------------------------------------------------------------------------------------- */
@@ -351,14 +373,15 @@ static void estimate_anew(bc_path *path, double now) {
     path->throughput = slots_rate(&path->arrived, size, settings->slot, path->last_arrival, settings->window) * 8.0;
     double delay = isnan(path->delay) ? 0.0 : path->delay;
     int stands = path->usage != -1 && delay > settings->standing && !path->falls;
-    path->over = stands || (path->usage == 1 && delay > settings->guard);
+    path->over = stands || path->sinking || (path->usage == 1 && delay > settings->guard);
     int excess = bc_path_excess(path, now) > settings->severe;
     double throughput = path->throughput;
     if (isnan(throughput))
         return;
     if (path->over) {
         double brief = slots_rate(&path->arrived, size, settings->slot, path->last_arrival, settings->short_window);
-        cut(path, now, settings->back_off * least(throughput, isnan(brief) ? throughput : 8.0 * brief));
+        double width = least(throughput, isnan(brief) ? throughput : 8.0 * brief);
+        cut(path, now, settings->back_off * (path->sinking ? least(width, path->rise_rate) : width));
     } else if (excess) {
         double left = slots_rate(&path->left, size, settings->slot, path->last_sent, settings->window);
         left = isnan(left) ? 0.0 : left;
@@ -382,7 +405,6 @@ void bc_path_arrived(bc_path *path, double now, const bc_arrival *arrivals, uint
     double octets = 0.0, newest_sent = NAN;
     const bc_run *run = NULL;
     uint64_t place = 0;
-    uint8_t before = path->over || path->lossy;
     if (!path->next)
         return;
     for (uint32_t index = 0; index < count; index++) {
@@ -406,6 +428,7 @@ void bc_path_arrived(bc_path *path, double now, const bc_arrival *arrivals, uint
         double weight = (double)run->octets / run->packets, arrival = time_of(path, arrivals[index].ticks);
         received++;
         octets += weight;
+        path->rise_octets += weight;
         slots_add(&path->arrived, size, settings->slot, arrival, weight);
         slots_add(&path->left, size, settings->slot, run->at, weight);
         path->last_arrival = most(path->last_arrival, arrival);
@@ -432,7 +455,7 @@ void bc_path_arrived(bc_path *path, double now, const bc_arrival *arrivals, uint
     if (!isnan(newest_sent))
         path->rtt = now - newest_sent;
     estimate_anew(path, now);
-    if (path->watched || ((path->over || path->lossy) && !before))
+    if (path->watched || path->over || path->lossy)
         path->told = 1;
 }
 

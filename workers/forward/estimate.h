@@ -4,9 +4,10 @@
 /* EstimatorSettings and TrendlineSettings: `short_window` is `short`, `points` the window of the trendline. */
 typedef struct {
     double gap, longest, slot, loss_slot, floor, dark, stall, alarming, guard, standing, back_off, hold;
+    double rise, leap, dip, step;
     double severe, shows, inherent, scales, alike, judge, forget, burst_age;
     double span, smoothing, gain, threshold, lowest, highest, up, down, longest_step, outlier, overuse;
-    uint32_t runs, window, short_window, loss_slots, burst, bursts, stretches, points, delays, full;
+    uint32_t runs, window, short_window, loss_slots, burst, bursts, stretches, points, delays, full, rises;
 } bc_path_settings;
 
 typedef struct {
@@ -40,11 +41,12 @@ struct bc_path {
     double delay, throughput, estimate, rtt;
     double cut_at, loss_cut_at, loss_cut_rate, usual_loss;
     double smoothed, trendline_threshold, trend, over_for;
+    double rise_from, rise_top, rise_since, rise_at, rise_most, rise_octets, rise_rate;
     uint64_t delays;
-    uint32_t overs, points_kept, bursts_kept, stretches_kept, delays_kept;
+    uint32_t overs, points_kept, bursts_kept, stretches_kept, delays_kept, rises;
     uint32_t measured;
     int8_t usage;           /* 1: over, -1: under */
-    uint8_t has_group, has_ticks, falls, over, lossy;
+    uint8_t has_group, has_ticks, falls, over, lossy, sinking;
     uint8_t watched;        /* set by Python: it wants to hear of every feedback */
     uint8_t told;           /* whether Python should look at this now; reset by Python */
     double recent[32];      /* time and delay of each, the oldest first */

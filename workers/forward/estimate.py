@@ -28,7 +28,7 @@ class Estimator(Protocol):
     def state(self, now: float) -> PathState: ...
 
     def take_told(self) -> bool:
-        """Whether there is news since the last call: congestion has begun, or a watched feedback came."""
+        """Whether there is news since the last call: feedback that told of congestion, or that was watched for."""
 
 
 @lru_cache(maxsize=16)
@@ -85,6 +85,7 @@ class NativeEstimator:
             capacity=_known(lib.bc_path_capacity(path, now)),
             queue_delay=_known(path.delay),
             congested=bool(path.over or path.lossy),
+            sinking=bool(path.sinking),
             loss=loss,
             excess_loss=None if loss is None else lib.bc_path_excess(path, now),
             rtt=_known(path.rtt),
@@ -103,10 +104,10 @@ class PythonEstimator(PathEstimator):
         self._told = False
 
     def arrived(self, now: float, arrivals: Iterable[tuple[int, int | None]]) -> None:
-        before, measured = self.congested, self._measured
+        measured = self._measured
         super().arrived(now, arrivals)
         if self._measured > measured:
-            self._told = self._told or self.watched or (self.congested and not before)
+            self._told = self._told or self.watched or self.congested
 
     def take_told(self) -> bool:
         told, self._told = self._told, False
