@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic, sleep
 from typing import cast
 
 import av
@@ -20,8 +23,9 @@ from hypothesis import strategies as st
 from broadcaster.errors import ConfigurationError, EncoderError
 from broadcaster.ladder.opus import BITRATE, OpusEncoder, sound_bitrate
 from broadcaster.source import Picture, Sound, open_source
+from broadcaster.source.canvas import plane
 from broadcaster.source.interleaving import InterleavingConfig, sound_ahead
-from broadcaster.source.media import Ended, Location, Reader, probe
+from broadcaster.source.media import Ended, Location, MediaConfig, Reader, probe
 from broadcaster.source.pacing import LiveTimeline
 from broadcaster.source.sound import PIECE, PIECE_SECONDS, Cutter, CutterConfig, Samples
 from broadcaster.source.soundtrack import Soundtrack, SoundtrackConfig
@@ -167,8 +171,8 @@ def test_the_tone_beeps_with_each_second_and_hums_between() -> None:
     assert (TestTone().draw(second + PIECE) == tone.draw(second + SOUND_CLOCK + PIECE)).all()
 
 
-def collected(source: str, count: int) -> tuple[list[Sound], list[Picture]]:
-    shared = open_source(source, name="main", sound=True)
+def collected(source: str, count: int, media: MediaConfig | None = None) -> tuple[list[Sound], list[Picture]]:
+    shared = open_source(source, name="main", sound=True, media=media)
     heard: queue.Queue[Sound] = queue.Queue()
     seen: list[Picture] = []
     assert shared.sound
@@ -284,6 +288,7 @@ def taken(reader: Reader, count: int) -> list[tuple[float, Samples]]:
         ("a.mp4", 44_100, "mono", None),
         ("a.mkv", 48_000, "stereo", None),
         ("a.mov", 22_050, "5.1", None),
+        ("a.ts", 48_000, "stereo", None),
         ("longer.mp4", 48_000, "stereo", 1.7),
         ("shorter.mp4", 48_000, "stereo", 0.7),
     ],
@@ -323,6 +328,36 @@ def test_a_film_is_heard_at_the_pictures_time(tmp_path: Path) -> None:
     beeps = onsets([(sound.captured - start, sound.samples) for sound in heard])
     assert len(beeps) >= 4
     assert all(abs(time - round(time * 2) / 2) < 0.06 for time in beeps)
+
+
+def send_live(server: socket.socket, content: bytes, seconds: float) -> None:
+    """Send a film to each of two connections (the probe's is the first) at its own speed."""
+    for _ in range(2):
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            start, share = monotonic(), len(content) / seconds
+            sent = 0
+            while sent < len(content):
+                until = min(len(content), int((monotonic() - start + 0.1) * share) // 188 * 188 + 188)
+                connection.sendall(content[sent:until])
+                sent = until
+                sleep(0.01)
+
+
+def test_a_live_input_is_heard_in_step_with_its_pictures(tmp_path: Path) -> None:
+    film = make_film(tmp_path / "a.ts", seconds=5.0, rate=48_000).read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sending = threading.Thread(target=send_live, args=(server, film, 5.0), daemon=True)
+        sending.start()
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        heard, seen = collected(url, 120, MediaConfig(open_timeout=3.0, read_timeout=3.0))
+    shown = {round(plane(one.frame, 0).mean()) - 40: one.captured for one in seen}
+    beeps = onsets([(sound.captured, sound.samples) for sound in heard])
+    assert len(beeps) >= 3
+    for beep in beeps[-2:]:
+        # The beep belongs to a picture whose number is a multiple of half a second's 12.5.
+        number = min(shown, key=lambda one: abs(shown[one] - beep))
+        assert min(number % 12.5, 12.5 - number % 12.5) <= 4
 
 
 def test_a_soundtrack_that_nobody_plays_blocks_nothing() -> None:
