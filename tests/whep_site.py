@@ -51,15 +51,17 @@ class BarcodeTrack(MediaStreamTrack):
 class WhepSite:
     """`streams` is what /api/streams lists, or None for an error; `refusal` is (status, headers) for every POST.
 
-    With `sound`, new sessions have sound, silence though it is. With `hold`, the tracks of new sessions send nothing
-    until `sounding` is set. What is put into `decisions` is told by /api/events.
+    With `hold`, the tracks of new sessions send nothing until `sounding` is set. What is put into `decisions`
+    is told by /api/events.
     """
+
+    sound = False
+    """Whether new sessions have sound, silence though it is."""
 
     def __init__(self) -> None:
         self.streams: list[dict[str, Any]] | None = [stream("main")]
         self.refusal: tuple[int, dict[str, str]] | None = None
         self.hold = False
-        self.sound = False
         self.posts = 0
         self.deleted: list[str] = []
         self.tracks: list[BarcodeTrack] = []

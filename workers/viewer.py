@@ -356,8 +356,7 @@ class Viewer(AsyncIOEventEmitter):
     @property
     def counts(self) -> tuple[int, int]:
         """Media packets that left, and packets that did not."""
-        outlet = self._outlet
-        return (0, 0) if outlet is None else (outlet.packets + outlet.sound_packets, outlet.drops)
+        return (0, 0) if self._outlet is None else (self._outlet.packets, self._outlet.drops)
 
     @property
     def carried(self) -> tuple[int, float] | None:
