@@ -21,14 +21,16 @@ from broadcaster.adaptation.words import reason
 from broadcaster.bus import Bus, Lease, new_epoch
 from broadcaster.bus.messages import Adaptation, Operating, RungInfo, StreamLease
 from broadcaster.bus.server import end
+from broadcaster.errors import EncoderError
 from broadcaster.ladder import Ladder, derive_rungs, parse_rungs
+from broadcaster.ladder.opus import BITRATE, OpusEncoder, sound_bitrate
 from broadcaster.link import LinkServer, RungDemand
 from broadcaster.link.address import join_address, split_address
 from broadcaster.process import Shutdown, log_level, run
 from broadcaster.settings import Parser, port, redis_url
-from broadcaster.source import SharedSource, SourceStatus, jpeg, open_source
+from broadcaster.source import SharedSource, Sound, SourceStatus, jpeg, open_source
 from broadcaster.status import leave_id
-from broadcaster.stream import LAYER_SHARES, EncodedFrame, Rung, StreamDescription, stream_name
+from broadcaster.stream import LAYER_SHARES, OPUS, EncodedFrame, Rung, StreamDescription, stream_name
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,9 @@ def main(arguments: list[str]) -> int:
     parser.option(
         "--ladder", metavar="TEXT", help="the rungs, like 1280x720@2500k,640x360@800k; derived from the source without"
     )
+    parser.option(
+        "--audio", sound_bitrate, default=BITRATE, metavar="BITRATE", help="the bitrate of the sound, like 64k, or off"
+    )
     parser.option("--id", help="the broadcaster's name in events (default: broadcaster-NAME)")
     parser.option("--log-level", log_level, metavar="LEVEL", help="debug, info, warning or error")
     options = parser.parse_args(arguments)
@@ -76,7 +81,7 @@ def main(arguments: list[str]) -> int:
 
 async def serve(options: argparse.Namespace, shutdown: Shutdown) -> None:
     """Open the source, and broadcast it until `shutdown`."""
-    source = await asyncio.to_thread(open_source, options.source, name=options.stream)
+    source = await asyncio.to_thread(open_source, options.source, name=options.stream, sound=bool(options.audio))
     try:
         size = source.width, source.height, source.fps
         rungs = parse_rungs(options.ladder, *size) if options.ladder else derive_rungs(*size)
@@ -134,7 +139,8 @@ def _state(rung: Rung) -> State:
 
 
 class Broadcast:
-    """A stream on the air: source -> ladder -> frame link, and its lease and thumbnails on the bus.
+    """A stream on the air: source -> ladder -> frame link, and its lease and thumbnails on the bus. Its sound goes past
+    the ladder: it is encoded once, in the thread that it comes in.
 
     Pictures and frames come in threads of their own; everything else happens in the event loop.
     """
@@ -151,7 +157,9 @@ class Broadcast:
         self._bus = bus
         self._loop = asyncio.get_running_loop()
         self._since = time.time()
-        self._description = StreamDescription(options.stream, new_epoch(), rungs)
+        self._opus = OpusEncoder(options.audio) if source.sound else None
+        sound = OPUS if self._opus is not None else None
+        self._description = StreamDescription(options.stream, new_epoch(), rungs, sound)
         self._addresses: list[str] = []
         self._ladder = Ladder(rungs, self._frame)
         self._planner = planner(rungs)
@@ -198,6 +206,7 @@ class Broadcast:
     async def _on_air(self, shutdown: Shutdown) -> None:
         leave_id("stream", self._options.stream)
         self._source.on_change(self._source_changed)
+        leave = self._source.hear(self._sound)
         unsubscribe = self._source.subscribe(self._ladder.push)
         rungs = ", ".join(f"{rung.name} {rung.bitrate // 1000} kbit/s" for rung in self._description.rungs)
         log.info("%s is on the air at %s: %s", self._options.stream, ", ".join(self._addresses), rungs)
@@ -210,6 +219,7 @@ class Broadcast:
         finally:
             await end(thumbnails, encoders, taken, stopping)
             unsubscribe()
+            leave()
 
     async def _show_thumbnails(self) -> None:
         while True:
@@ -246,6 +256,19 @@ class Broadcast:
     def _frame(self, frame: EncodedFrame) -> None:
         """Called in an encoder's thread."""
         self._loop.call_soon_threadsafe(self._link.publish, frame)
+
+    def _sound(self, sound: Sound) -> None:
+        """Called in the thread of the source's sound. Nobody listens: nothing is encoded."""
+        if self._opus is None or not self._link.listeners:
+            return
+        try:
+            encoded = self._opus.encode(sound)
+        except EncoderError:
+            log.exception("there is no sound from here on")
+            self._opus = None
+            return
+        if encoded is not None:
+            self._loop.call_soon_threadsafe(self._link.publish_sound, encoded)
 
     def _source_changed(self, status: SourceStatus) -> None:
         """Called in the source's thread."""

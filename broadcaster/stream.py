@@ -1,4 +1,4 @@
-"""What a stream is: its rungs, their temporal layers, and one encoded frame.
+"""What a stream is: its rungs, their temporal layers, its sound, and one encoded frame of either.
 
 Plain values that cross every border of the house: the ladder makes frames, the frame link carries them, the
 workers forward them.
@@ -14,6 +14,9 @@ from broadcaster.errors import ConfigurationError
 
 RTP_CLOCK = 90_000
 """Ticks per second of every video RTP timestamp (RFC 7741 section 4.1)."""
+
+SOUND_CLOCK = 48_000
+"""Ticks per second of every RTP timestamp of sound, whatever was encoded (RFC 7587 section 4.1)."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -55,12 +58,26 @@ class Rung:
 
 
 @dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """How a stream's sound is encoded: the names of SDP's rtpmap (RFC 7587 section 7), in lower case."""
+
+    codec: str
+    clock: int
+    channels: int
+
+
+OPUS = SoundFormat("opus", SOUND_CLOCK, 2)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """A stream as a worker sees it. `rungs` is ordered best first; `epoch` tells two runs of a broadcaster apart."""
+    """A stream as a worker sees it. `rungs` is ordered best first; `epoch` tells two runs of a broadcaster apart;
+    `sound` is None where there is none."""
 
     name: str
     epoch: int
     rungs: tuple[Rung, ...]
+    sound: SoundFormat | None = None
 
     def continues(self, before: StreamDescription) -> bool:
         """Whether frames described here follow those described by `before`: only rates and bitrates have changed."""
@@ -104,6 +121,16 @@ class EncodedFrame:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedSound:
+    """One packet of sound, 20 ms of it. `index` counts them; `timestamp` is the capture time in ticks of the wall clock
+    (48 kHz, 32 bit), the same clock as that of the pictures."""
+
+    index: int
+    timestamp: int
+    payload: bytes
+
+
 def timestamp_at(wall: float) -> int:
     """The RTP timestamp of the wall-clock time `wall` (seconds since 1970).
 
@@ -111,3 +138,8 @@ def timestamp_at(wall: float) -> int:
     bookkeeping, and a player can tell the age of a picture from its timestamp alone.
     """
     return int(wall * RTP_CLOCK) & 0xFFFFFFFF
+
+
+def sound_timestamp_at(wall: float) -> int:
+    """The same for sound: a player that knows both clocks' reading at one moment shows and plays them together."""
+    return int(wall * SOUND_CLOCK) & 0xFFFFFFFF

@@ -237,6 +237,83 @@ static void round_of_frames(bc_kernel *kernel, int hostile) {
     free(records);
 }
 
+static void shape_sound(bc_sound *sound, int hostile) {
+    *sound = (bc_sound){
+        .sequence = draw(2) ? 0xFFF0u : draw(32768),
+        .ssrc = draw(1u << 30),
+        .payload_type = (uint8_t)draw(128),
+        .extensions_size = (uint8_t)(4 * draw(9)),
+    };
+    if (sound->extensions_size >= 16) {
+        sound->time_at = draw(2) ? 5 : 0;
+        sound->transport_at = (uint8_t)(draw(2) ? sound->extensions_size - 2 : 0);
+    }
+    if (!hostile)
+        return;
+    switch (draw(5)) {
+    case 0: sound->extensions_size = (uint8_t)draw(256); break;
+    case 1: sound->time_at = (uint8_t)draw(256); break;
+    case 2: sound->transport_at = (uint8_t)draw(256); break;
+    case 3: sound->payload_type = (uint8_t)draw(256); break;
+    default: sound->sequence = UINT64_MAX; break;
+    }
+}
+
+static void round_of_sound(bc_kernel *kernel, int hostile) {
+    bc_outlet *outlets = calloc(OUTLETS, sizeof *outlets), *pointers[OUTLETS];
+    bc_record *records = calloc(OUTLETS * CAPACITY, sizeof *records);
+    bc_sound *sounds = calloc(OUTLETS, sizeof *sounds);
+    uint32_t tags[OUTLETS];
+    REQUIRE(outlets && records && sounds);
+    hostile_network = hostile && draw(2);
+    hostile_cipher = hostile && draw(2);
+    for (int number = 0; number < OUTLETS; number++) {
+        shape(&outlets[number], &records[number * CAPACITY], &tags[number], hostile && draw(3) == 0);
+        shape_sound(&sounds[number], hostile && draw(3) == 0);
+        pointers[number] = &outlets[number];
+        outlets[number].sound = draw(4) ? &sounds[number] : NULL;
+        if (draw(2)) {
+            outlets[number].path = malloc(sizeof(bc_path));
+            bc_path_open(outlets[number].path, &estimation);
+        }
+    }
+    uint64_t sent = 0, counted = 0;
+    for (int number = 0; number < 8; number++) {
+        uint32_t size = draw(5) ? 1 + draw(400) : CHUNK, skipped = 99, count = draw(OUTLETS + 1), deaf = 0;
+        uint8_t *payload = malloc(size);
+        REQUIRE(payload);
+        memset(payload, number, size);
+        bc_frame frame = picture(payload, size);
+        for (uint32_t place = 0; place < count; place++)
+            deaf += outlets[place].socket >= 0 && outlets[place].sound == NULL;
+        uint64_t drops = total(outlets, offsetof(bc_outlet, drops)), before = datagrams;
+        int64_t left = bc_send_sound(kernel, pointers, count, &frame, &skipped);
+        drops = total(outlets, offsetof(bc_outlet, drops)) - drops;
+        REQUIRE(left >= 0 && (uint64_t)left == datagrams - before && drops >= deaf);
+        REQUIRE((uint64_t)left + drops == count - skipped);
+        REQUIRE(hostile || drops == deaf);
+        sent += (uint64_t)left;
+        free(payload);
+    }
+    for (uint32_t number = 0; number < OUTLETS; number++) {
+        counted += sounds[number].packets;
+        free(outlets[number].path);
+    }
+    REQUIRE(sent == counted && total(outlets, offsetof(bc_outlet, packets)) == 0);
+    free(sounds);
+    free(outlets);
+    free(records);
+}
+
+static void impossible_sounds(bc_kernel *kernel) {
+    static const uint8_t octet = 0;
+    uint32_t skipped = 99;
+    bc_frame none = picture(NULL, 1), empty = picture(&octet, 0), loud = picture(&octet, CHUNK + 1);
+    const bc_frame *sounds[] = {&none, &empty, &loud};
+    for (int number = 0; number < 3; number++)
+        REQUIRE(bc_send_sound(kernel, NULL, 0, sounds[number], &skipped) == -1 && skipped == 0);
+}
+
 static void impossible_frames(bc_kernel *kernel) {
     static const uint8_t octet = 0;
     uint32_t skipped = 99;
@@ -263,8 +340,11 @@ int main(int count, char **arguments) {
     bc_kernel *kernel = bc_open(protect.pointer);
     REQUIRE(kernel);
     impossible_frames(kernel);
-    for (int number = 0; number < rounds; number++)
+    impossible_sounds(kernel);
+    for (int number = 0; number < rounds; number++) {
         round_of_frames(kernel, number % 2);
+        round_of_sound(kernel, number % 2);
+    }
     bc_close(kernel);
     bc_close(NULL);
     REQUIRE(datagrams > 0 && (rounds < 100 || polls > 0));

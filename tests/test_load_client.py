@@ -12,6 +12,7 @@ import pytest
 from broadcaster.errors import ConfigurationError, LoadError
 from tests.handmade_viewer import Served, session
 from workers import sdp
+from workers.answer import answer as answer_to
 from workers.load import client as client_module
 from workers.load.client import Client, Credentials, Identity
 from workers.load.session import Answer, endpoint, is_loopback, offer, parse_answer
@@ -128,7 +129,7 @@ async def test_a_server_that_does_not_answer_is_named(
 
 
 def answer(*candidates: str) -> str:
-    return sdp.answer(
+    return answer_to(
         OFFER,
         ufrag="serv",
         password="p" * 24,

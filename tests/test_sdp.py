@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.errors import NoCommonCodecError, OfferError
+from workers.answer import answer, restart_fragment
 from workers.forward.packets import ExtensionIds
-from workers.sdp import MAX_SIZE, Offer, answer, parse_fragment, parse_offer, restart_fragment
+from workers.sdp import MAX_SIZE, Offer, parse_fragment, parse_offer
 
 DATA = Path(__file__).parent / "data"
 CHROMIUM = (DATA / "chromium156_offer.sdp").read_text()

@@ -32,10 +32,10 @@ FRAME = EncodedFrame(rung=1, index=7, timestamp=0xFFFFFFFF, keyframe=True, layer
 DESCRIPTION = StreamDescription("main", 3, (Rung("720p", 1280, 720, 30.0, 2_500_000, 2),))
 
 GOLDEN: list[tuple[Message, str]] = [
-    (Hello(2, "main"), "00000016 94 01 ad6265616d636173742d6c696e6b 02 a46d61696e"),
+    (Hello(3, "main"), "00000016 94 01 ad6265616d636173742d6c696e6b 03 a46d61696e"),
     (
         DESCRIPTION,
-        "00000024 94 02 a46d61696e 03 91 96 a437323070 cd0500 cd02d0 cb403e000000000000 ce002625a0 02",
+        "00000025 95 02 a46d61696e 03 91 96 a437323070 cd0500 cd02d0 cb403e000000000000 ce002625a0 02 c0",
     ),
     (Refusal("full"), "00000007 92 03 a466756c6c"),
     (FRAME, "00000011 98 04 01 07 ceffffffff c3 02 c2 c403767038"),
@@ -43,7 +43,7 @@ GOLDEN: list[tuple[Message, str]] = [
     (KeyframeRequest(2, patient=True), "00000004 93 05 02 c3"),
     (
         Demand({1: RungDemand(1, {26: 1}), 0: RungDemand(3)}),
-        "0000000e 92 06 92 93 00 03 90 93 01 01 91 92 1a 01",
+        "0000000f 93 06 92 93 00 03 90 93 01 01 91 92 1a 01 00",
     ),
     (Ping(5), "00000003 92 07 05"),
     (Pong(300), "00000005 92 08 cd012c"),
@@ -214,7 +214,7 @@ def test_what_the_protocol_does_not_allow(data: bytes) -> None:
 
 def test_unknown_types_are_counted_and_skipped() -> None:
     decoder = Decoder(frames=True)
-    assert list(decoder.feed(raw(16, 48_000, b"opus") + raw(200) + encode(Ping(1)))) == [Ping(1)]
+    assert list(decoder.feed(raw(17, 48_000, b"text") + raw(200) + encode(Ping(1)))) == [Ping(1)]
     assert decoder.unknown == 2
 
 

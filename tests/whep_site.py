@@ -12,7 +12,7 @@ import av
 import numpy as np
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import AudioStreamTrack, MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from av import VideoFrame
 
 from broadcaster.source.barcode import Barcode, cell_bits, column_edges, row_edges
@@ -54,6 +54,9 @@ class WhepSite:
     With `hold`, the tracks of new sessions send nothing until `sounding` is set. What is put into `decisions`
     is told by /api/events, or nothing but an error while it is `mute`.
     """
+
+    sound = False
+    """Whether new sessions have sound, silence though it is."""
 
     def __init__(self) -> None:
         self.streams: list[dict[str, Any]] | None = [stream("main")]
@@ -135,6 +138,8 @@ class WhepSite:
         self.tracks.append(track)
         self._sessions[secret] = connection
         connection.addTrack(track)
+        if self.sound:
+            connection.addTrack(AudioStreamTrack())
         await connection.setRemoteDescription(RTCSessionDescription(await request.text(), "offer"))
         await connection.setLocalDescription(await connection.createAnswer())
         location = f"{request.path}/{secret}"

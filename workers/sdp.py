@@ -1,7 +1,8 @@
-"""SDP of the viewers' side: read an offer, write the answer, and the fragments of trickle and restart.
+"""SDP of the viewers' side: what an offer says, and a fragment of trickle or restart (answer.py writes).
 
-Offer and answer as of RFC 9429 (JSEP) and RFC 8866 (SDP), for one video stream to the offerer, ICE-lite and passive
-DTLS. Fragments as of RFC 8840 section 9 (`application/trickle-ice-sdpfrag`).
+Offer and answer as of RFC 9429 (JSEP) and RFC 8866 (SDP), for one video stream to the offerer and its sound beside it
+in the same BUNDLE (RFC 9143), ICE-lite and passive DTLS. Opus as of RFC 7587. Fragments as of RFC 8840 section 9
+(`application/trickle-ice-sdpfrag`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 TRANSPORT_SEQUENCE = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
-_EXTENSIONS = (ABS_SEND_TIME, MID, PLAYOUT_DELAY, TRANSPORT_SEQUENCE)
+EXTENSIONS = (ABS_SEND_TIME, MID, PLAYOUT_DELAY, TRANSPORT_SEQUENCE)
 
 TRANSPORT_FEEDBACK = "transport-cc"
 FEEDBACK = ("nack", "nack pli", "ccm fir", TRANSPORT_FEEDBACK, "goog-remb")
@@ -58,16 +59,29 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class SoundOffer:
+    """The m-line of the offer on which Opus can be sent beside the video; `section` is its index."""
+
+    section: int
+    mid: str
+    payload_type: int
+    extensions: ExtensionIds
+    directed: frozenset[str]
+    reduced_size: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """What a viewer offers to receive.
 
     `video` indexes `sections`; `mid` is empty where the video section has none. `fingerprints` are (algorithm, value)
     pairs in lower and upper case. `directed` holds the URIs of header extensions that were offered with a direction.
-    `rtx_payload_type` is None where the viewer takes no retransmissions.
+    `rtx_payload_type` is None where the viewer takes no retransmissions, `sound` where it takes none, or only on a
+    transport of its own. `video` is None where it takes sound alone; what else is about the video says nothing then.
     """
 
     sections: tuple[Section, ...]
-    video: int
+    video: int | None
     mid: str
     bundled: bool
     payload_type: int
@@ -79,6 +93,13 @@ class Offer:
     ufrag: str
     password: str
     fingerprints: tuple[tuple[str, str], ...]
+    sound: SoundOffer | None = None
+
+    def accepted(self, *, sound: bool) -> list[int]:
+        """The indexes of the sections that are answered, where a viewer gets `sound` or not. The first one stands for
+        the transport (the answerer-tagged section of RFC 9143 section 7.3.1)."""
+        heard = self.sound.section if sound and self.sound is not None else None
+        return sorted(index for index in (self.video, heard) if index is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +128,16 @@ class _Lines:
 def parse_offer(sdp: str) -> Offer:
     """Read the offer of a viewer.
 
-    Raises OfferError when the SDP makes no sense for this server, NoCommonCodecError when it has no VP8.
+    Raises OfferError when the SDP makes no sense for this server, NoCommonCodecError when its video has no VP8.
     """
     session, media = _split(sdp)
     sections = tuple(_section(lines) for lines in media)
     video = next(
-        (
-            index
-            for index, section in enumerate(sections)
-            if section.kind == "video" and media[index].media.split()[1] != "0"
-        ),
+        (index for index, section in enumerate(sections) if section.kind == "video" and not _is_rejected(media[index])),
         None,
     )
     if video is None:
-        raise OfferError("The offer has no video section: add a recvonly video transceiver to the connection.")
+        return _sound_alone(session, media, sections)
     lines = media[video]
     section = sections[video]
     if section.protocol.upper() not in _PROTOCOLS:
@@ -130,8 +147,9 @@ def parse_offer(sdp: str) -> Offer:
         raise OfferError(f"The video section is {direction}, so nothing can be sent to it: offer recvonly.")
     if lines.first("rtcp-mux") is None:
         raise OfferError("The video section lacks a=rtcp-mux, which this server needs.")
-    ufrag, password = _credentials(session, lines)
-    _check_setup(lines.first("setup") or session.first("setup"))
+    mid = section.mid or ""
+    bundle = _bundle(session, mid)
+    ufrag, password, fingerprints = _transport(session, media, lines, bundle)
     payload_type, rtx = _codecs(section, lines)
     extensions, directed = _extensions(session, lines)
     feedback = _feedback(lines, payload_type, rtx)
@@ -140,12 +158,11 @@ def parse_offer(sdp: str) -> Offer:
         feedback = tuple(kind for kind in feedback if kind != TRANSPORT_FEEDBACK)
     else:
         feedback = tuple(kind for kind in feedback if kind != "goog-remb")
-    mid = section.mid or ""
     return Offer(
         sections=sections,
         video=video,
         mid=mid,
-        bundled=any(group.split()[:1] == ["BUNDLE"] and mid in group.split()[1:] for group in session.all("group")),
+        bundled=bool(bundle),
         payload_type=payload_type,
         rtx_payload_type=rtx,
         extensions=extensions,
@@ -154,62 +171,35 @@ def parse_offer(sdp: str) -> Offer:
         reduced_size=lines.first("rtcp-rsize") is not None,
         ufrag=ufrag,
         password=password,
-        fingerprints=_fingerprints(session, lines),
+        fingerprints=fingerprints,
+        sound=_sound(session, media, sections, extensions, bundle),
     )
 
 
-def answer(
-    offer: Offer,
-    *,
-    ufrag: str,
-    password: str,
-    fingerprint: str,
-    candidates: Sequence[str],
-    ssrc: int,
-    rtx_ssrc: int,
-    cname: str,
-    session_id: int,
-) -> str:
-    """Write the answer, complete at once.
-
-    `fingerprint` is the SHA-256 of our certificate ("AB:CD:..."); `candidates` are "candidate:..." attributes, the
-    default one first; `ssrc` sends the video and `rtx_ssrc` its retransmissions.
-    """
-    lines = ["v=0", f"o=- {session_id} 1 IN IP4 0.0.0.0", "s=-", "t=0 0", "a=ice-lite"]
-    if offer.bundled:
-        lines.append(f"a=group:BUNDLE {offer.mid}")
-    lines.append("a=msid-semantic: WMS *")
-    for index, section in enumerate(offer.sections):
-        if index != offer.video:
-            lines += [f"m={section.kind} 0 {section.protocol} {section.formats}", "c=IN IP4 0.0.0.0", "a=inactive"]
-            if section.mid is not None:
-                lines.append(f"a=mid:{section.mid}")
-            continue
-        host, port = _default_address(candidates)
-        payload_type, rtx = offer.payload_type, offer.rtx_payload_type
-        formats = f"{payload_type}" if rtx is None else f"{payload_type} {rtx}"
-        lines += [
-            f"m=video {port} {section.protocol} {formats}",
-            f"c=IN {'IP6' if ':' in host else 'IP4'} {host}",
-            "a=sendonly",
-            *([f"a=mid:{offer.mid}"] if offer.mid else []),
-            "a=rtcp-mux",
-            *(["a=rtcp-rsize"] if offer.reduced_size else []),
-            *(f"a={candidate}" for candidate in candidates),
-            "a=end-of-candidates",
-            f"a=ice-ufrag:{ufrag}",
-            f"a=ice-pwd:{password}",
-            f"a=fingerprint:sha-256 {fingerprint}",
-            "a=setup:passive",
-            *_extmap(offer),
-            f"a=rtpmap:{payload_type} VP8/90000",
-            *(f"a=rtcp-fb:{payload_type} {feedback}" for feedback in offer.feedback),
-            *([f"a=rtpmap:{rtx} rtx/90000", f"a=fmtp:{rtx} apt={payload_type}"] if rtx is not None else []),
-            "a=msid:beamcast video",
-            *([f"a=ssrc-group:FID {ssrc} {rtx_ssrc}"] if rtx is not None else []),
-            *(f"a=ssrc:{source} cname:{cname}" for source in ((ssrc,) if rtx is None else (ssrc, rtx_ssrc))),
-        ]
-    return "\r\n".join(lines) + "\r\n"
+def _sound_alone(session: _Lines, media: Sequence[_Lines], sections: Sequence[Section]) -> Offer:
+    """The offer of a viewer that takes no picture. Its sound is not numbered, for there is nothing that could follow
+    what the path carries."""
+    sound = _sound(session, media, sections, ExtensionIds())
+    if sound is None:
+        raise OfferError("The offer has no video section: add a recvonly video transceiver to the connection.")
+    bundle = _bundle(session, sound.mid)
+    ufrag, password, fingerprints = _transport(session, media, media[sound.section], bundle)
+    return Offer(
+        sections=tuple(sections),
+        video=None,
+        mid="",
+        bundled=bool(bundle),
+        payload_type=0,
+        rtx_payload_type=None,
+        extensions=ExtensionIds(),
+        directed=frozenset(),
+        feedback=(),
+        reduced_size=False,
+        ufrag=ufrag,
+        password=password,
+        fingerprints=fingerprints,
+        sound=sound,
+    )
 
 
 def parse_fragment(text: str) -> Fragment:
@@ -226,23 +216,6 @@ def parse_fragment(text: str) -> Fragment:
     if password is not None and ufrag is None:
         raise OfferError("The fragment has a=ice-pwd without a=ice-ufrag: send both to restart ICE.")
     return Fragment(ufrag, password, candidates)
-
-
-def restart_fragment(offer: Offer, *, ufrag: str, password: str, candidates: Sequence[str]) -> str:
-    """The answer to an ICE restart: our new credentials and the same candidates (RFC 9725 section 4.3.3)."""
-    section = offer.sections[offer.video]
-    lines = ["a=ice-lite", "a=ice-options:trickle"]
-    if offer.bundled:
-        lines.append(f"a=group:BUNDLE {offer.mid}")
-    lines += [
-        f"m=video 9 {section.protocol} 0",
-        *([f"a=mid:{offer.mid}"] if offer.mid else []),
-        f"a=ice-ufrag:{ufrag}",
-        f"a=ice-pwd:{password}",
-        *(f"a={candidate}" for candidate in candidates),
-        "a=end-of-candidates",
-    ]
-    return "\r\n".join(lines) + "\r\n"
 
 
 def _split(text: str, *, fragment: bool = False) -> tuple[_Lines, list[_Lines]]:
@@ -290,6 +263,80 @@ def _number(text: str, highest: int, what: str) -> int:
     return int(text)
 
 
+def _bundle(session: _Lines, mid: str) -> tuple[str, ...]:
+    """The mids of the BUNDLE group that this one is in; none where it is in none."""
+    for group in session.all("group"):
+        semantics, *mids = group.split() or [""]
+        if semantics == "BUNDLE" and mid in mids:
+            return tuple(mids)
+    return ()
+
+
+def _transport(
+    session: _Lines, media: Sequence[_Lines], lines: _Lines, bundle: Sequence[str]
+) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    """Username, password and fingerprints of a section, which the first one of its BUNDLE may tell for it (RFC 9143
+    section 7.2.1)."""
+    if lines.first("ice-ufrag") is None and bundle:
+        lines = next((one for one in media if one.first("mid") == bundle[0]), lines)
+    ufrag, password = _credentials(session, lines)
+    _check_setup(lines.first("setup") or session.first("setup"))
+    return ufrag, password, _fingerprints(session, lines)
+
+
+def _is_rejected(lines: _Lines) -> bool:
+    """Port 0 says so, but not of a section that stands in a BUNDLE or not at all (RFC 9143 section 6)."""
+    return lines.media.split()[1] == "0" and lines.first("bundle-only") is None
+
+
+def _sound(
+    session: _Lines,
+    media: Sequence[_Lines],
+    sections: Sequence[Section],
+    video: ExtensionIds,
+    bundle: Sequence[str] | None = None,
+) -> SoundOffer | None:
+    """Where sound can be sent, with the video's `bundle` on its transport; an offer that makes no sense is none."""
+    for index, (section, lines) in enumerate(zip(sections, media, strict=True)):
+        direction = _direction(lines) or _direction(session) or "sendrecv"
+        if (
+            section.kind != "audio"
+            or _is_rejected(lines)
+            or (bundle is not None and section.mid not in bundle)
+            or section.protocol.upper() not in _PROTOCOLS
+            or direction not in {"recvonly", "sendrecv"}
+            or lines.first("rtcp-mux") is None
+        ):
+            continue
+        try:
+            formats, names = _encodings(section, lines)
+            extensions, directed = _extensions(session, lines)
+        except OfferError:
+            continue
+        opus = next((number for number in formats if names.get(number) == "opus/48000/2"), None)
+        if opus is None:
+            continue
+        counted = video.transport_sequence is not None and _offers(lines, opus, TRANSPORT_FEEDBACK)
+        return SoundOffer(
+            section=index,
+            mid=section.mid or "",
+            payload_type=opus,
+            extensions=replace(
+                extensions,
+                playout_delay=None,
+                transport_sequence=extensions.transport_sequence if counted else None,
+            ),
+            directed=directed,
+            reduced_size=lines.first("rtcp-rsize") is not None,
+        )
+    return None
+
+
+def _offers(lines: _Lines, payload_type: int, kind: str) -> bool:
+    """Whether this kind of feedback is offered."""
+    return any(text.split() in ([f"{payload_type}", kind], ["*", kind]) for text in lines.all("rtcp-fb"))
+
+
 def _direction(lines: _Lines) -> str | None:
     return next((name for name, _ in lines.attributes if name in _DIRECTIONS), None)
 
@@ -325,12 +372,18 @@ def _check_setup(setup: str | None) -> None:
         raise OfferError(f"a=setup:{str(setup)[:20]} cannot be answered: this server is passive, so offer actpass.")
 
 
-def _codecs(section: Section, lines: _Lines) -> tuple[int, int | None]:
+def _encodings(section: Section, lines: _Lines) -> tuple[list[int], dict[int, str]]:
+    """The payload types in the order preferred, and what each stands for, in lower case."""
     formats = [_number(text, 127, "payload type") for text in section.formats.split()]
     names = {}
     for text in lines.all("rtpmap"):
         number, _, encoding = text.partition(" ")
         names[_number(number, 127, "payload type")] = encoding.strip().lower()
+    return formats, names
+
+
+def _codecs(section: Section, lines: _Lines) -> tuple[int, int | None]:
+    formats, names = _encodings(section, lines)
     vp8 = next((number for number in formats if names.get(number) == "vp8/90000"), None)
     if vp8 is None:
         raise NoCommonCodecError("The offer has no VP8, which is what this server sends.")
@@ -355,22 +408,14 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
         value = _number(number, 65_535, "header extension id")
         uri = parts[1]
         receivable = direction in {"", "sendrecv", "recvonly"}
-        if uri in _EXTENSIONS and 1 <= value <= 14 and receivable and uri not in ids and value not in ids.values():
+        if uri in EXTENSIONS and 1 <= value <= 14 and receivable and uri not in ids and value not in ids.values():
             ids[uri] = value
             if direction:
                 directed.add(uri)
     mid = lines.first("mid")
     if not mid or len(mid) > MAX_MID:
         ids.pop(MID, None)
-    return ExtensionIds(*map(ids.get, _EXTENSIONS)), frozenset(directed)
-
-
-def _extmap(offer: Offer) -> Iterator[str]:
-    ids = offer.extensions
-    numbers = (ids.abs_send_time, ids.mid, ids.playout_delay, ids.transport_sequence)
-    for number, uri in zip(numbers, _EXTENSIONS, strict=True):
-        if number is not None:
-            yield f"a=extmap:{number}{'/sendonly' if uri in offer.directed else ''} {uri}"
+    return ExtensionIds(*map(ids.get, EXTENSIONS)), frozenset(directed)
 
 
 def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, ...]:
@@ -380,9 +425,3 @@ def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, .
         if number in {str(payload_type), "*"}:
             offered.add(kind.strip())
     return tuple(kind for kind in FEEDBACK if kind in offered and (kind != "nack" or rtx is not None))
-
-
-def _default_address(candidates: Sequence[str]) -> tuple[str, int]:
-    """Address and port of the first candidate (RFC 8839 section 5.1)."""
-    parts = candidates[0].split()
-    return parts[4], int(parts[5])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from broadcaster.adaptation.audience import Histogram, histogram, merged
 from broadcaster.errors import LinkError, StreamNotLiveError
 from broadcaster.link import LinkClient, RungDemand
-from broadcaster.stream import EncodedFrame, StreamDescription
+from broadcaster.stream import EncodedFrame, EncodedSound, StreamDescription
 from workers.forward import Fanout, Forwarder
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class FeedSettings:
 
 
 class Feed:
-    """Frames of one stream for all its viewers in this worker."""
+    """Frames and sound of one stream for all its viewers in this worker."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Feed:
             lambda: locate(stream),
             on_description=self._described,
             on_frame=self._frame,
+            on_sound=self._sound,
             on_down=self._down,
         )
         self.forwarder = Forwarder(fanout, self.link.request_keyframe, self._demand_changed)
@@ -82,7 +83,8 @@ class Feed:
             {
                 rung: RungDemand(viewers=count, audience=self._audiences.get(rung, {}))
                 for rung, count in self._viewers.items()
-            }
+            },
+            self.forwarder.listeners,
         )
 
     def _demand_changed(self, viewers: Mapping[int, int]) -> None:
@@ -98,6 +100,10 @@ class Feed:
 
     def _frame(self, frame: EncodedFrame) -> None:
         self.forwarder.frame(frame)
+        self._on_frame()
+
+    def _sound(self, sound: EncodedSound) -> None:
+        self.forwarder.sound(sound)
         self._on_frame()
 
     def _down(self) -> None:

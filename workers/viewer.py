@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiortc.stats import RTCOutboundRtpStreamStats, RTCRemoteInboundRtpStreamStats, RTCStatsReport
@@ -24,11 +24,12 @@ from broadcaster.adaptation.words import reason
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import Adaptation, Connected, Left, Operating, PatchResult, Probe, Stats, ViewerStatus
 from broadcaster.clock import WallClock
-from broadcaster.errors import PreconditionFailedError, PreconditionRequiredError
-from broadcaster.stream import RTP_CLOCK, StreamDescription
+from broadcaster.errors import NoCommonCodecError, PreconditionFailedError, PreconditionRequiredError
+from broadcaster.stream import OPUS, RTP_CLOCK, StreamDescription
 from broadcaster.track import AdaptiveVideoTrack
 from workers import sdp
-from workers.forward import Outlet, OutletParameters
+from workers.answer import answer, restart_fragment
+from workers.forward import Outlet, OutletParameters, SoundParameters
 from workers.streams import Feed
 from workers.transport import Candidate, Endpoint, Path, SrtpKeys
 
@@ -89,8 +90,15 @@ class Viewer(AsyncIOEventEmitter):
         self._settings = settings
         self._outlet: Outlet | None = None
         self._session_id = secrets.randbits(62)
-        self._ssrc, self._rtx_ssrc = (secrets.randbits(31) << 1 | bit for bit in (0, 1))
+        self._ssrc, self._rtx_ssrc = (secrets.randbits(30) << 2 | bits for bits in (0, 1))
+        heard = offer.sound is not None and description.sound == OPUS
+        if offer.video is None and not heard:
+            raise NoCommonCodecError(f"The stream {feed.stream!r} has no sound, and the offer takes nothing else.")
+        self._sound_ssrc = secrets.randbits(30) << 2 | 2 if heard else None
         self._sent = (started, 0)
+        self._heard = (started, 0)
+        self._sound_bitrate = 0.0
+        """Of the sound, in bit/s on the wire."""
         self._reported_at: float | None = None
         self._bitrate: int | None = None
         self._loss: float | None = None
@@ -105,6 +113,9 @@ class Viewer(AsyncIOEventEmitter):
         self.track = AdaptiveVideoTrack()
         self.track.set_fps(start.fps)
         self.track.follow(description, start, entry=description.levels()[0].rung)
+        if offer.video is None:
+            self.adapter.level = None
+            self.track.set_level(None)
         self._peer = endpoint.accept(
             remote_fingerprint=offer.fingerprints[0],
             on_connected=self._connected,
@@ -121,7 +132,7 @@ class Viewer(AsyncIOEventEmitter):
 
     def answer(self, candidates: Sequence[Candidate]) -> str:
         """The SDP answer, complete: this side trickles nothing."""
-        return sdp.answer(
+        return answer(
             self._offer,
             ufrag=self._peer.ufrag,
             password=self._peer.password,
@@ -129,6 +140,7 @@ class Viewer(AsyncIOEventEmitter):
             candidates=[str(candidate) for candidate in candidates],
             ssrc=self._ssrc,
             rtx_ssrc=self._rtx_ssrc,
+            sound_ssrc=self._sound_ssrc,
             cname=self.id,
             session_id=self._session_id,
         )
@@ -149,8 +161,10 @@ class Viewer(AsyncIOEventEmitter):
         self._remote_ufrag = fragment.ufrag
         ufrag, password = self._peer.restart()
         candidates = [str(candidate) for candidate in await self._endpoint.candidates()]
-        answer = sdp.restart_fragment(self._offer, ufrag=ufrag, password=password, candidates=candidates)
-        return PatchResult(etag=self.etag, fragment=answer)
+        restarted = restart_fragment(
+            self._offer, ufrag=ufrag, password=password, candidates=candidates, sound=self._sound_ssrc is not None
+        )
+        return PatchResult(etag=self.etag, fragment=restarted)
 
     def close(self, reason: str) -> None:
         """End the session; `reason` is told to subscribers. Later calls do nothing."""
@@ -169,6 +183,7 @@ class Viewer(AsyncIOEventEmitter):
             extensions=self._offer.extensions,
             mid=self._offer.mid,
             cname=self.id,
+            sound=self._sound_parameters(),
         )
         self._outlet = Outlet(parameters, keys, path, self._clock)
         self._peer.on_moved = self._moved
@@ -178,6 +193,12 @@ class Viewer(AsyncIOEventEmitter):
         elapsed = time.monotonic() - self._started
         self._bus.publish("connected", Connected(elapsed=elapsed), stream=self.stream, viewer=self.id)
         self.emit("connectionstatechange")
+
+    def _sound_parameters(self) -> SoundParameters | None:
+        offered = self._offer.sound
+        if offered is None or self._sound_ssrc is None:
+            return None
+        return SoundParameters(self._sound_ssrc, offered.payload_type, offered.extensions, offered.mid)
 
     def _moved(self, path: Path) -> None:
         if self._outlet is not None:
@@ -227,27 +248,41 @@ class Viewer(AsyncIOEventEmitter):
     def tick(self, now: float) -> None:
         """Once a second: measure, decide, publish. `now` is monotonic seconds.
 
-        While no media leaves there is nothing to decide, and nothing to tell after the one time that the bitrate is 0.
+        While no picture leaves there is nothing to decide, and nothing to tell after the one time that the bitrate is
+        0.
         """
         self._hear()
         outlet = self._outlet
         if outlet is None or self._peer.state == "closed":
             return
         before = self._sent[1]
-        self.playing = outlet.octets + outlet.rtx_octets > before
-        if not self.playing and not self._bitrate and self.adapter.level is not None:
+        if self._offer.video is None:
+            self.playing = self._measure_sound(outlet, now)
+            return
+        shown, heard = outlet.octets + outlet.rtx_octets > before, self._measure_sound(outlet, now)
+        self.playing = shown or heard
+        if not shown and not self._bitrate and self.adapter.level is not None:
             self._sent = (now, before)
             return
         sample = self._measure(outlet, now)
         self._adapt(outlet, now, sample)
         self._publish_stats(outlet)
 
+    def _measure_sound(self, outlet: Outlet, now: float) -> bool:
+        """Whether sound has left since the last look."""
+        (before, octets), total = self._heard, outlet.sound_octets
+        if now > before:
+            self._sound_bitrate = (total - octets) * 8 / (now - before)
+        self._heard = (now, total)
+        return total > octets
+
     def _adapt(self, outlet: Outlet, now: float, sample: Sample) -> None:
-        """Decide on what is known now."""
+        """Decide on what is known now. The sound goes first, so the decision is on what it leaves of the path."""
         if outlet.estimator is not None:
-            self._path = outlet.estimator.state(now)
+            path = outlet.estimator.state(now)
         else:
-            self._path = self._estimated_by_player(outlet, now, sample)
+            path = self._estimated_by_player(outlet, now, sample)
+        self._path = without(path, self._sound_bitrate) if outlet.sound_is_estimated else path
         decision = self.adapter.update(now, sample, self._path)
         if decision is not None:
             self._apply(outlet, decision)
@@ -255,7 +290,8 @@ class Viewer(AsyncIOEventEmitter):
         outlet.congested = self._path.congested
         if outlet.estimator is not None:
             outlet.estimator.watched = self.adapter.probing
-        self._feed.forwarder.probe(outlet, self.adapter.probe, self.adapter.probe_octets)
+        probe = self.adapter.probe
+        self._feed.forwarder.probe(outlet, probe and probe + self._sound_bitrate, self.adapter.probe_octets)
 
     def _estimated_by_player(self, outlet: Outlet, now: float, sample: Sample) -> PathState:
         feedback, remb = outlet.feedback, self._remb
@@ -311,9 +347,11 @@ class Viewer(AsyncIOEventEmitter):
 
     @property
     def host(self) -> str | None:
-        """The address that this viewer is behind; None before it is connected."""
+        """The address that this viewer is behind; None before it is connected, and where it has no share of pictures to
+        compare with others'."""
         path = self._peer.path
-        return None if path is None or self._outlet is None else str(path.address[0])
+        unknown = path is None or self._outlet is None or self._offer.video is None
+        return None if unknown or path is None else str(path.address[0])
 
     @property
     def queue(self) -> float:
@@ -435,6 +473,16 @@ def starting_level(levels: Sequence[Level], bitrate: int) -> Level:
     top = {level.rung: level for level in sorted(levels, key=lambda level: level.layer)}
     full_rate = sorted(top.values(), key=lambda level: level.bitrate)
     return next((level for level in reversed(full_rate) if level.bitrate <= bitrate), full_rate[0])
+
+
+def without(path: PathState, sound: float) -> PathState:
+    """What of a path is left for the pictures beside `sound` bit/s that are sent whatever happens."""
+    if not sound:
+        return path
+    estimate, throughput = (
+        None if rate is None else max(0.0, rate - sound) for rate in (path.estimate, path.throughput)
+    )
+    return replace(path, estimate=estimate, throughput=throughput)
 
 
 def _probe(decision: Decision) -> Probe | None:

@@ -1,4 +1,4 @@
-"""What waits for one worker: only rungs that it demands, bounded, and always whole frames from a keyframe on."""
+"""What waits for one worker: only what it demands, bounded, sound first, and whole frames from a keyframe on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from broadcaster.stream import EncodedFrame
 
 @dataclass(frozen=True, slots=True)
 class BacklogLimits:
-    """`size` in bytes and `age` in seconds of what may wait; a single frame may wait whatever its size."""
+    """`size` in bytes and `age` in seconds of what may wait; a single frame may wait whatever its size. `sounds`:
+    packets of sound that may wait, of 20 ms each."""
 
     size: int = 2 * 1024 * 1024
     age: float = 1.0
+    sounds: int = 50
 
 
 BACKLOG_LIMITS = BacklogLimits()
@@ -25,19 +27,23 @@ class Backlog:
 
     When more waits than the limits allow, all of it is lost: what is that late is of no use to a live viewer. A rung
     that lost a frame takes frames again from its next keyframe on.
+
+    Sound overtakes the pictures and is not lost with them: it is small, and nobody likes to miss a word. Of sound that
+    is too much itself the oldest goes.
     """
 
     def __init__(self, limits: BacklogLimits = BACKLOG_LIMITS) -> None:
         self._limits = limits
         self._waiting: deque[tuple[float, int, bytes]] = deque()
+        self._sounds: deque[bytes] = deque(maxlen=limits.sounds)
         self._size = 0
         self._demanded: AbstractSet[int] = frozenset()
         self._flowing: set[int] = set()
         self.dropped = 0
-        """Frames of demanded rungs that the worker did not get."""
+        """Frames of demanded rungs, and packets of sound, that the worker did not get."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._sounds)
 
     @property
     def demanded(self) -> AbstractSet[int]:
@@ -71,8 +77,15 @@ class Backlog:
         self._waiting.append((now, frame.rung, message))
         self._size += len(message)
 
+    def push_sound(self, message: bytes) -> None:
+        """Let the bytes of a packet of sound wait."""
+        self.dropped += len(self._sounds) == self._limits.sounds
+        self._sounds.append(message)
+
     def pop(self) -> bytes:
-        """The message that has waited longest; IndexError when none waits."""
+        """The sound, else the frame, that has waited longest; IndexError when nothing waits."""
+        if self._sounds:
+            return self._sounds.popleft()
         _, _, message = self._waiting.popleft()
         self._size -= len(message)
         return message

@@ -26,7 +26,7 @@ from broadcaster.link.wire import (
     WireLimits,
     encode,
 )
-from broadcaster.stream import EncodedFrame, StreamDescription
+from broadcaster.stream import EncodedFrame, EncodedSound, StreamDescription
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class LinkClient:
 
     `locate` returns "host:port" addresses and is asked anew before every round; its errors count as a failed round.
     The callbacks run in the event loop: `on_description` when the link comes up and when the ladder changes (rung
-    indexes have the new meaning from then on), `on_frame` for each frame of a demanded rung, `on_down` when a link that
-    was up has ended.
+    indexes have the new meaning from then on), `on_frame` for each frame of a demanded rung, `on_sound` for each packet
+    of sound where somebody listens, `on_down` when a link that was up has ended.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class LinkClient:
         on_description: Callable[[StreamDescription], None],
         on_frame: Callable[[EncodedFrame], None],
         on_down: Callable[[], None],
+        on_sound: Callable[[EncodedSound], None] = lambda sound: None,
         limits: ClientLimits = CLIENT_LIMITS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -77,9 +78,10 @@ class LinkClient:
         self._locate = locate
         self._on_description = on_description
         self._on_frame = on_frame
+        self._on_sound = on_sound
         self._on_down = on_down
         self._jitter = jitter
-        self._demands: dict[int, RungDemand] = {}
+        self._demand = Demand({})
         self._connection: _Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._came_up = asyncio.Event()
@@ -125,15 +127,17 @@ class LinkClient:
         if self.up and self._connection is not None:
             self._connection.send(KeyframeRequest(rung, patient))
 
-    def demand(self, demands: dict[int, RungDemand]) -> None:
-        """Say which rungs have viewers; holds until the next call, also across reconnects and new descriptions."""
-        if demands != self._demands:
-            self._demands = dict(demands)
+    def demand(self, demands: dict[int, RungDemand], listeners: int = 0) -> None:
+        """Say which rungs have viewers, and how many take the sound; holds until the next call, also across reconnects
+        and new descriptions."""
+        demand = Demand(dict(demands), listeners)
+        if demand != self._demand:
+            self._demand = demand
             self._send_demand()
 
     def _send_demand(self) -> None:
         if self.up and self._connection is not None:
-            self._connection.send(Demand(self._demands))
+            self._connection.send(self._demand)
 
     async def _run(self) -> None:
         pause = self.limits.retry_least
@@ -198,13 +202,18 @@ class LinkClient:
         self._connection = connection
         self._came_up.set()
         self._on_description(description)
-        if self._demands:
+        if self._demand.rungs or self._demand.listeners:
             self._send_demand()
 
     def _received(self, frame: EncodedFrame) -> None:
         if self.description is None or frame.rung >= len(self.description.rungs):
             raise LinkProtocolError(f"a frame of rung {frame.rung}, which is not described")
         self._on_frame(frame)
+
+    def _heard(self, sound: EncodedSound) -> None:
+        if self.description is None or self.description.sound is None:
+            raise LinkProtocolError("a packet of sound of a stream that has none")
+        self._on_sound(sound)
 
 
 class _Connection(asyncio.Protocol):
@@ -259,6 +268,8 @@ class _Connection(asyncio.Protocol):
         match message:
             case EncodedFrame() if self._described:
                 self._client._received(message)
+            case EncodedSound() if self._described:
+                self._client._heard(message)
             case StreamDescription():
                 if not self._described:
                     self._described = True

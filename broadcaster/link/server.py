@@ -28,7 +28,7 @@ from broadcaster.link.wire import (
     encode,
 )
 from broadcaster.opening import Opening
-from broadcaster.stream import EncodedFrame, StreamDescription
+from broadcaster.stream import EncodedFrame, EncodedSound, StreamDescription
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ SERVER_LIMITS = ServerLimits()
 class LinkStatistics:
     """Counts since the start, but for `connections` and `waiting`, which are of now.
 
-    `sent` and `dropped` count frames per worker; `bytes` are of sent frames; `waiting` are frames in backlogs;
+    `sent` and `dropped` count frames and packets of sound per worker; `bytes` are of those sent, `waiting` are in
+    backlogs; `published` counts frames;
     `oversized` frames exceeded the wire's limit; `errors` are connections that were cut for what they sent.
     """
 
@@ -92,7 +93,7 @@ class LinkServer:
     """Serves one stream to workers. All methods and both callbacks run in the thread of the event loop.
 
     `on_keyframe(rung, patient)` asks for a keyframe, for a viewer or because a worker has lost frames; `on_demand` gets
-    the demand of all workers together, an entry for every rung, whenever it changes.
+    the demand of all workers together, an entry for every rung, whenever it or the number of `listeners` changes.
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class LinkServer:
         self.description = description
         self.limits = limits
         self.demands = aggregate([], len(description.rungs))
+        self.listeners = 0
+        """Viewers that take the sound."""
         self._on_keyframe = on_keyframe
         self._on_demand = on_demand
         self._connections: set[_Connection] = set()
@@ -149,6 +152,14 @@ class LinkServer:
             self._openings.setdefault(frame.rung, Opening()).add(frame, now)
         for connection in self._connections:
             connection.push(frame, message, now)
+
+    def publish_sound(self, sound: EncodedSound) -> None:
+        """Send a packet of sound to every worker that has listeners."""
+        if self.listeners:
+            message = encode(sound, self.limits.wire)
+            for connection in self._connections:
+                if connection.listeners:
+                    connection.push_sound(message)
 
     def describe(self, description: StreamDescription) -> None:
         """The ladder has changed. Unless only bitrates did, every rung begins anew for every worker, at a keyframe."""
@@ -202,8 +213,9 @@ class LinkServer:
 
     def _demand_changed(self) -> None:
         demands = aggregate((connection.demands for connection in self._connections), len(self.description.rungs))
-        if demands != self.demands:
-            self.demands = demands
+        listeners = sum(connection.listeners for connection in self._connections)
+        if (demands, listeners) != (self.demands, self.listeners):
+            self.demands, self.listeners = demands, listeners
             for rung in [rung for rung in self._openings if not demands[rung].viewers]:
                 del self._openings[rung]
             self._on_demand(demands)
@@ -239,6 +251,7 @@ class _Connection(asyncio.Protocol):
         self.backlog = Backlog(server.limits.backlog)
         self.decoder = Decoder(frames=False, limits=server.limits.wire)
         self.demands: Mapping[int, RungDemand] = {}
+        self.listeners = 0
         self._server = server
         self._limits = server.limits
         self._loop = asyncio.get_running_loop()
@@ -265,7 +278,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        self.demands = {}
+        self.demands, self.listeners = {}, 0
         self._server._left(self)
         if self.greeted:
             log.info("worker %s left the frame link", self._peer)
@@ -295,6 +308,10 @@ class _Connection(asyncio.Protocol):
         self.backlog.push(frame, message, now)
         self._flush()
 
+    def push_sound(self, message: bytes) -> None:
+        self.backlog.push_sound(message)
+        self._flush()
+
     def describe(self, message: bytes, *, restart: bool) -> None:
         if self.greeted:
             if restart:
@@ -322,8 +339,8 @@ class _Connection(asyncio.Protocol):
                     self._server._keyframes([rung], patient=patient)
                 else:
                     self._asked[rung] = patient and self._asked.get(rung, True)
-            case Demand(rungs):
-                self.demands = rungs
+            case Demand(rungs, listeners):
+                self.demands, self.listeners = rungs, listeners
                 new = self.backlog.demand({rung for rung, demand in rungs.items() if demand.viewers})
                 self._server._demand_changed()
                 for rung in sorted(new):

@@ -5,7 +5,7 @@ type. A message of a type that this version does not know is counted and skipped
 
     worker -> broadcaster   Hello, Demand, KeyframeRequest, Pong
     broadcaster -> worker   StreamDescription (the answer to Hello, and again when it changes) or Refusal,
-                            EncodedFrame, Ping
+                            EncodedFrame, EncodedSound, Ping
 """
 
 from __future__ import annotations
@@ -21,17 +21,25 @@ import msgpack
 
 from broadcaster.adaptation.audience import BINS
 from broadcaster.errors import ConfigurationError, LinkLimitError, LinkProtocolError
-from broadcaster.stream import LAYER_SHARES, EncodedFrame, Rung, StreamDescription, stream_name
+from broadcaster.stream import (
+    LAYER_SHARES,
+    EncodedFrame,
+    EncodedSound,
+    Rung,
+    SoundFormat,
+    StreamDescription,
+    stream_name,
+)
 
 MAGIC = "beamcast-link"
-VERSION = 2
+VERSION = 3
 
 _LENGTH = struct.Struct("!I")
 _PACK = msgpack.Packer(autoreset=True).pack
 
 
 class MessageType(IntEnum):
-    """The first element of every message. 16 to 31 are kept for other media (audio)."""
+    """The first element of every message. 16 to 31 are kept for other media than pictures."""
 
     HELLO = 1
     DESCRIPTION = 2
@@ -41,6 +49,7 @@ class MessageType(IntEnum):
     DEMAND = 6
     PING = 7
     PONG = 8
+    SOUND = 16
 
 
 _TYPES = frozenset(MessageType)
@@ -50,11 +59,13 @@ _TYPES = frozenset(MessageType)
 class WireLimits:
     """Sizes in bytes of one message without its length prefix, and counts.
 
-    4 MiB hold the keyframe of an 8K picture; a description of 16 rungs takes about 1 KiB.
+    4 MiB hold the keyframe of an 8K picture; a description of 16 rungs takes about 1 KiB. The longest packet of Opus
+    with one frame has 1275 octets (RFC 6716 section 3.2.1).
     """
 
     frame: int = 4 * 1024 * 1024
     control: int = 64 * 1024
+    sound: int = 1275
     rungs: int = 16
     reason: int = 1000
 
@@ -96,9 +107,13 @@ class KeyframeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """The demand of a whole worker, by rung; rungs that are not named have no viewer. Replaces the one before."""
+    """The demand of a whole worker, by rung; rungs that are not named have no viewer. Replaces the one before.
+
+    `listeners` are the viewers that take the sound, those whose picture is paused included.
+    """
 
     rungs: Mapping[int, RungDemand]
+    listeners: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +130,7 @@ class Pong:
     token: int
 
 
-Message = Hello | StreamDescription | Refusal | EncodedFrame | KeyframeRequest | Demand | Ping | Pong
+Message = Hello | StreamDescription | Refusal | EncodedFrame | EncodedSound | KeyframeRequest | Demand | Ping | Pong
 
 
 def encode(message: Message, limits: WireLimits = WIRE_LIMITS) -> bytes:
@@ -132,13 +147,17 @@ def _fields(message: Message) -> tuple[Any, ...]:
     match message:
         case EncodedFrame(rung, index, timestamp, keyframe, layer, sync, payload):
             fields = (MessageType.FRAME, rung, index, timestamp, keyframe, layer, sync, payload)
-        case StreamDescription(name, epoch, rungs):
+        case EncodedSound(index, timestamp, payload):
+            fields = (MessageType.SOUND, index, timestamp, payload)
+        case StreamDescription(name, epoch, rungs, sound):
             table = [(r.name, r.width, r.height, float(r.fps), r.bitrate, r.layers) for r in rungs]
-            fields = (MessageType.DESCRIPTION, name, epoch, table)
-        case Demand(rungs):
+            heard = None if sound is None else (sound.codec, sound.clock, sound.channels)
+            fields = (MessageType.DESCRIPTION, name, epoch, table, heard)
+        case Demand(rungs, listeners):
             fields = (
                 MessageType.DEMAND,
                 [(rung, d.viewers, sorted(d.audience.items())) for rung, d in sorted(rungs.items())],
+                listeners,
             )
         case Hello(version, stream):
             fields = (MessageType.HELLO, MAGIC, version, stream)
@@ -217,8 +236,6 @@ def _message(kind: MessageType, fields: list[Any], limits: WireLimits) -> Messag
     message: Message
     match kind, fields:
         case MessageType.FRAME, [rung, index, timestamp, keyframe, layer, sync, payload]:
-            if not isinstance(payload, bytes) or not payload:
-                raise LinkProtocolError("a frame's payload is not bytes, or empty")
             message = EncodedFrame(
                 rung=_integer(rung, "rung", limits.rungs - 1),
                 index=_integer(index, "index"),
@@ -226,15 +243,21 @@ def _message(kind: MessageType, fields: list[Any], limits: WireLimits) -> Messag
                 keyframe=_boolean(keyframe, "keyframe"),
                 layer=_integer(layer, "layer", max(LAYER_SHARES) - 1),
                 sync=_boolean(sync, "sync"),
-                payload=payload,
+                payload=_payload(payload, limits.frame),
             )
-        case MessageType.DESCRIPTION, [name, epoch, table]:
-            rungs = _rows(table, "rungs", limits.rungs)
-            if not rungs:
-                raise LinkProtocolError("a description has no rungs")
-            message = StreamDescription(_name(name), _integer(epoch, "epoch"), tuple(_rung(row) for row in rungs))
-        case MessageType.DEMAND, [table]:
-            message = Demand(dict(_demand(row, limits) for row in _rows(table, "demand", limits.rungs)))
+        case MessageType.SOUND, [index, timestamp, payload]:
+            message = EncodedSound(
+                _integer(index, "index"),
+                _integer(timestamp, "timestamp", 0xFFFFFFFF),
+                _payload(payload, limits.sound),
+            )
+        case MessageType.DESCRIPTION, [name, epoch, table, heard]:
+            message = StreamDescription(
+                _name(name), _integer(epoch, "epoch"), _rungs(table, limits), _sound_format(heard)
+            )
+        case MessageType.DEMAND, [table, listeners]:
+            demands = dict(_demand(row, limits) for row in _rows(table, "demand", limits.rungs))
+            message = Demand(demands, _integer(listeners, "listeners"))
         case MessageType.HELLO, [magic, version, stream]:
             if magic != MAGIC:
                 raise LinkProtocolError("a connection to the link does not speak its protocol")
@@ -252,6 +275,19 @@ def _message(kind: MessageType, fields: list[Any], limits: WireLimits) -> Messag
     return message
 
 
+def _payload(value: Any, most: int) -> bytes:
+    if not isinstance(value, bytes) or not 0 < len(value) <= most:
+        raise LinkProtocolError(f"a payload is not 1 to {most} bytes")
+    return value
+
+
+def _rungs(table: Any, limits: WireLimits) -> tuple[Rung, ...]:
+    rows = _rows(table, "rungs", limits.rungs)
+    if not rows:
+        raise LinkProtocolError("a description has no rungs")
+    return tuple(_rung(row) for row in rows)
+
+
 def _rung(row: Any) -> Rung:
     match row:
         case [name, width, height, fps, bitrate, layers]:
@@ -266,6 +302,19 @@ def _rung(row: Any) -> Rung:
                 layers=_integer(layers, "layers", max(LAYER_SHARES), low=1),
             )
     raise LinkProtocolError("a rung of a description does not have its six fields")
+
+
+def _sound_format(row: Any) -> SoundFormat | None:
+    match row:
+        case None:
+            return None
+        case [codec, clock, channels]:
+            return SoundFormat(
+                _text(codec, "codec", 63),
+                _integer(clock, "clock", 0xFFFFFFFF, low=1),
+                _integer(channels, "channels", 255, low=1),
+            )
+    raise LinkProtocolError("a description's sound does not have its three fields")
 
 
 def _demand(row: Any, limits: WireLimits) -> tuple[int, RungDemand]:

@@ -16,6 +16,8 @@ from broadcaster.source.pattern import TestPattern
 from broadcaster.source.picture import WALL_CLOCK
 from broadcaster.source.shared import Outlet
 from broadcaster.source.slate import Slate
+from broadcaster.source.sound_feeds import SoundtrackFeed, ToneFeed
+from broadcaster.source.tone import TestTone
 
 _log = logging.getLogger(__name__)
 
@@ -55,13 +57,16 @@ class Backoff:
 
 
 class PatternFeed:
-    """Draws the test pattern."""
+    """Draws the test pattern, and sounds the test tone where there is one."""
 
-    def __init__(self, pattern: TestPattern, fps: float) -> None:
+    def __init__(self, pattern: TestPattern, fps: float, tone: TestTone | None = None) -> None:
         self._pattern = pattern
         self._fps = fps
+        self._tone = tone
 
     def run(self, outlet: Outlet) -> None:
+        if self._tone is not None:
+            ToneFeed(self._tone, outlet).start()
         metronome = Metronome(self._fps, time.monotonic())
         while True:
             due = metronome.due(time.monotonic())
@@ -72,7 +77,7 @@ class PatternFeed:
 
 
 class MediaFeed:
-    """Plays an input at its own speed; a slate stands in while it is away."""
+    """Plays an input at its own speed; a slate stands in while it is away, and silence for its sound."""
 
     def __init__(
         self,
@@ -85,7 +90,9 @@ class MediaFeed:
         media: MediaConfig,
         pacing: PacingConfig,
         returning: ReturnConfig,
+        sound: bool = False,
     ) -> None:
+        self._sound = sound
         self._location = location
         self._fps = fps
         self._media = media
@@ -98,22 +105,26 @@ class MediaFeed:
     def run(self, outlet: Outlet) -> None:
         backoff = Backoff(self._returning, random.Random())
         while not outlet.stopped.is_set():
-            reader = Reader(self._location, self._media)
+            reader = Reader(self._location, self._media, sound=self._sound)
             reader.start()
+            heard = SoundtrackFeed(reader.soundtrack, outlet)
+            if self._sound:
+                heard.start()
             try:
-                reason = self._play(reader, outlet, backoff)
+                reason = self._play(reader, heard, outlet, backoff)
             except Exception as error:
                 # An input may change to pictures that cannot be fitted; that is its end, not the stream's.
                 _log.exception("an input's pictures could not be shown")
                 reason = f"its pictures cannot be shown: {error}"
             finally:
+                heard.stop()
                 reader.stop()
             if not outlet.stopped.is_set():
                 outlet.report(live=False, detail=reason)
                 self._show_slate(outlet, time.monotonic() + backoff.next())
         reader.join(1.0)
 
-    def _play(self, reader: Reader, outlet: Outlet, backoff: Backoff) -> str:
+    def _play(self, reader: Reader, heard: SoundtrackFeed, outlet: Outlet, backoff: Backoff) -> str:
         """Show what `reader` decodes until it ends; return why it did."""
         recorded, live = Timeline(self._fps, self._pacing), LiveTimeline(self._fps, self._pacing)
         now = time.monotonic()
@@ -131,7 +142,9 @@ class MediaFeed:
                     outlet.publish(self._slate.draw(WALL_CLOCK.wall(now)), WALL_CLOCK.wall(now))
                     slate_due = max(slate_due, now - 1 / self._fps) + 1 / self._fps
                 continue
-            due = recorded.due(item.media_time, now) if item.paced else live.due(now)
+            due = recorded.due(item.media_time, now) if item.paced else live.due(now, item.media_time)
+            if (shift := recorded.shift if item.paced else live.shift) is not None:
+                heard.follow(shift)
             if due is not None:
                 self._show(item, due, outlet)
                 now = time.monotonic()

@@ -8,14 +8,19 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import ExitError, FFmpegError, InvalidDataError
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from broadcaster.errors import SourceError
 from broadcaster.source.fit import upright_size
+from broadcaster.source.interleaving import sound_ahead
+from broadcaster.source.soundtrack import Listener, Soundtrack
 
 _log = logging.getLogger(__name__)
 
@@ -70,11 +75,12 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What probing found: size of the upright picture, frames per second."""
+    """What probing found: size of the upright picture, frames per second, and whether there is sound."""
 
     width: int
     height: int
     fps: float
+    sound: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +107,10 @@ def probe(location: Location, config: MediaConfig | None = None) -> MediaInfo:
     try:
         with _opened(location, config) as container:
             stream = _video_stream(container, location)
-            for frame in _frames(container, stream, config):
+            sound = _sound_stream(container) is not None
+            for frame in _frames(container.demux(stream), config):
                 width, height = upright_size(frame, _pixel_aspect(stream))
-                return MediaInfo(width, height, min(_rate(stream, config), config.max_fps))
+                return MediaInfo(width, height, min(_rate(stream, config), config.max_fps), sound)
     except (FFmpegError, OSError, ValueError) as error:
         raise SourceError(f"cannot open {location.address!r}: {_sentence(error)}") from error
     raise SourceError(f"cannot open {location.address!r}: it holds no picture that can be decoded")
@@ -111,12 +118,17 @@ def probe(location: Location, config: MediaConfig | None = None) -> MediaInfo:
 
 @dataclass(eq=False)
 class Reader:
-    """Decodes an input ahead of time in its own thread, recordings in an endless loop without a gap."""
+    """Decodes an input ahead of time in its own thread, recordings in an endless loop without a gap.
+
+    With `sound` its sound is in `soundtrack`, at the media times of the pictures that it belongs to.
+    """
 
     location: Location
     config: MediaConfig = field(default_factory=MediaConfig)
+    sound: bool = False
 
     def __post_init__(self) -> None:
+        self.soundtrack = Soundtrack()
         self._queue: queue.Queue[Decoded | Ended] = queue.Queue(self.config.ahead)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name="source-decoder", daemon=True)
@@ -191,11 +203,14 @@ class Reader:
 
     def _once(self, container: InputContainer, offset: float, paced: bool) -> Iterator[Decoded]:
         stream = _video_stream(container, self.location)
+        listener = Listener(self.soundtrack, offset)
+        sound = _sound_stream(container) if self.sound else None
+        packets = _packets(container, stream, sound, paced)
         pixel_aspect = _pixel_aspect(stream)
         interval = 1.0 / _rate(stream, self.config)
         first: float | None = None
         media_time = offset - interval
-        for frame in _frames(container, stream, self.config):
+        for frame in _frames(listener.aside(packets), self.config):
             if frame.duration == 0 and frame.time_base:
                 frame.duration = max(1, round(interval / frame.time_base))
             if frame.pts is None:
@@ -203,6 +218,7 @@ class Reader:
             else:
                 first = frame.time if first is None else first
                 media_time = offset + frame.time - first
+            listener.began(first or 0.0)
             yield Decoded(frame, media_time, pixel_aspect, paced)
 
     def _rewound(self, container: InputContainer) -> bool:
@@ -240,9 +256,26 @@ def _video_stream(container: InputContainer, location: Location) -> VideoStream:
     return stream
 
 
-def _frames(container: InputContainer, stream: VideoStream, config: MediaConfig) -> Iterator[av.VideoFrame]:
+def _sound_stream(container: InputContainer) -> AudioStream | None:
+    """The stream of the input's sound; None where there is none, or none that can be decoded."""
+    stream = container.streams.best("audio")
+    known = isinstance(stream, AudioStream) and stream.codec_context is not None
+    return stream if known and isinstance(stream, AudioStream) and stream.rate and stream.channels else None
+
+
+def _packets(
+    container: InputContainer, stream: VideoStream, sound: AudioStream | None, paced: bool
+) -> Iterator[Packet[Any]]:
+    if sound is None:
+        return container.demux(stream)
+    packets = container.demux(stream, sound)
+    # What is shown as it comes waits for nothing.
+    return sound_ahead(packets, sound.index) if paced else packets
+
+
+def _frames(packets: Iterator[Packet[Any]], config: MediaConfig) -> Iterator[av.VideoFrame]:
     broken = 0
-    for packet in container.demux(stream):
+    for packet in packets:
         try:
             frames = packet.decode()
         except InvalidDataError:

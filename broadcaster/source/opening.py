@@ -11,6 +11,7 @@ from broadcaster.source.media import Location, MediaConfig, probe
 from broadcaster.source.pacing import PacingConfig
 from broadcaster.source.pattern import TestPattern
 from broadcaster.source.shared import SharedSource
+from broadcaster.source.tone import TestTone
 
 _PATTERN = re.compile(r"pattern(?::(?P<width>\d+)x(?P<height>\d+))?(?:@(?P<fps>\d+(?:\.\d+)?))?")
 _SMALLEST_SIDE = 120
@@ -27,14 +28,16 @@ def open_source(
     media: MediaConfig | None = None,
     pacing: PacingConfig | None = None,
     returning: ReturnConfig | None = None,
+    sound: bool = False,
 ) -> SharedSource:
     """Open what `spec` says: "pattern", "pattern:1280x720@30", the path of a file, a URL, or "v4l2:/dev/video0".
 
-    `name` is the stream's, shown by pattern and slate. An input is opened and its first picture decoded here, which
-    blocks for some seconds at worst. Raises SourceError with one sentence that says why it cannot be used.
+    `name` is the stream's, shown by pattern and slate; `sound` asks for its sound too, where it has any. An input is
+    opened and its first picture decoded here, which blocks for some seconds at worst. Raises SourceError with one
+    sentence that says why it cannot be used.
     """
     if spec == "pattern" or spec.startswith(("pattern:", "pattern@")):
-        return _pattern(spec, name)
+        return _pattern(spec, name, sound)
     media = media or MediaConfig()
     location = Location.parse(spec)
     info = probe(location, media)
@@ -47,8 +50,9 @@ def open_source(
         media=media,
         pacing=pacing or PacingConfig(max_fps=media.max_fps),
         returning=returning or ReturnConfig(),
+        sound=sound and info.sound,
     )
-    return SharedSource(name, info.fps, info.width, info.height, feed)
+    return SharedSource(name, info.fps, info.width, info.height, feed, sound=sound and info.sound)
 
 
 def default_source() -> SharedSource:
@@ -60,7 +64,7 @@ def default_source() -> SharedSource:
         return _default
 
 
-def _pattern(spec: str, name: str) -> SharedSource:
+def _pattern(spec: str, name: str, sound: bool) -> SharedSource:
     match = _PATTERN.fullmatch(spec)
     if match is None:
         raise SourceError(f"{spec!r} is no test pattern: write 'pattern' or, for example, 'pattern:1280x720@30'")
@@ -70,4 +74,5 @@ def _pattern(spec: str, name: str) -> SharedSource:
         raise SourceError(f"{spec!r}: the sides must be even and from {_SMALLEST_SIDE} to {_LARGEST_SIDE} pixels")
     if not 1 <= fps <= 60:
         raise SourceError(f"{spec!r}: the frame rate must be from 1 to 60")
-    return SharedSource(name, fps, width, height, PatternFeed(TestPattern(name, width, height, fps), fps))
+    feed = PatternFeed(TestPattern(name, width, height, fps), fps, TestTone() if sound else None)
+    return SharedSource(name, fps, width, height, feed, sound=sound)

@@ -16,13 +16,16 @@ class PacingConfig:
     """`max_fps`: pictures beyond this rate are dropped. `give_up`: seconds of lateness after which a recording goes
     on from where it is instead of catching up. `jump`: seconds ahead that count as a break in its timestamps.
     `closest`: the shortest distance of pictures that catch up, as a share of their interval. `backlog`: pictures of
-    a live input that may wait for their turn."""
+    a live input that may wait for their turn. `steady`: the weight of a live picture in how far its input's times lie
+    from real time, and `early` the seconds by which one may come too early before that is believed at once."""
 
     max_fps: float = 60.0
     give_up: float = 0.5
     jump: float = 30.0
     closest: float = 0.5
     backlog: int = 3
+    steady: float = 0.02
+    early: float = 0.1
 
 
 class Metronome:
@@ -51,6 +54,11 @@ class Timeline:
         self._last_media = _NEVER
         self._last_shown = _NEVER
         self._next_slot = _NEVER
+
+    @property
+    def shift(self) -> float | None:
+        """Real time minus the recording's, in seconds; None before the first picture."""
+        return self._offset
 
     def due(self, media_time: float, now: float) -> float | None:
         """When to show the picture of `media_time` (seconds of the recording): `now` or later; None drops it."""
@@ -85,12 +93,25 @@ class LiveTimeline:
         config = config or PacingConfig()
         self._distance = max(config.closest / fps, 0.9 / config.max_fps)
         self._patience = (config.backlog + 0.5) * self._distance
+        self._config = config
         self._last_shown = _NEVER
+        self.shift: float | None = None
+        """Real time minus the input's, in seconds, as the pictures come on average; None before the first."""
 
-    def due(self, now: float) -> float | None:
-        """When to show a picture that came at `now`; None drops it, because too many are waiting before it."""
+    def due(self, now: float, media_time: float = 0.0) -> float | None:
+        """When to show a picture of `media_time` (seconds of the input) that came at `now`; None drops it, because too
+        many are waiting before it."""
         shown = max(now, self._last_shown + self._distance)
         if shown - now > self._patience:
             return None
         self._last_shown = shown
+        self._follow(shown - media_time)
         return shown
+
+    def _follow(self, shift: float) -> None:
+        """What the network holds up comes late and not early, so the average may rise slowly and fall at once."""
+        config, before = self._config, self.shift
+        if before is None or not before - config.early <= shift <= before + config.jump:
+            self.shift = shift
+        else:
+            self.shift = before + config.steady * (shift - before)

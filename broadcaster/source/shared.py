@@ -12,10 +12,12 @@ import av
 
 from broadcaster.errors import SourceError
 from broadcaster.source.picture import Picture, SourceStatus
+from broadcaster.source.sound import Samples, Sound
 
 _log = logging.getLogger(__name__)
 
 Sink = Callable[[Picture], None]
+SoundSink = Callable[[Sound], None]
 
 _SMALLEST_STEP = 0.001
 """Seconds between the capture times of two pictures at least, so that their RTP timestamps differ."""
@@ -35,6 +37,10 @@ class Outlet(Protocol):
 
     def publish(self, frame: av.VideoFrame, captured: float) -> None:
         """Hand `frame`, captured at the wall time `captured`, to every reader."""
+
+    def publish_sound(self, samples: Samples, captured: float) -> None:
+        """Hand a piece of sound, whose first sample was captured at the wall time `captured`, to every listener. To be
+        called from one thread, which may be another one than that of the pictures."""
 
     def report(self, *, live: bool, detail: str = "", input_size: tuple[int, int] | None = None) -> None:
         """Say what is being delivered; nothing happens when nothing changed."""
@@ -62,6 +68,10 @@ class _Run:
         if not self.stopped.is_set():
             self._source._publish(frame, captured)
 
+    def publish_sound(self, samples: Samples, captured: float) -> None:
+        if not self.stopped.is_set():
+            self._source._publish_sound(Sound(samples, captured))
+
     def report(self, *, live: bool, detail: str = "", input_size: tuple[int, int] | None = None) -> None:
         if not self.stopped.is_set():
             self._source._report(live, detail, input_size)
@@ -71,10 +81,12 @@ class SharedSource:
     """A source that is read once for all its readers, and only while it has any.
 
     `fps`, `width` and `height` are those of every picture and never change; `live` is False while a slate stands in.
+    `sound` says whether it delivers sound.
     """
 
-    def __init__(self, name: str, fps: float, width: int, height: int, feed: Feed) -> None:
+    def __init__(self, name: str, fps: float, width: int, height: int, feed: Feed, *, sound: bool = False) -> None:
         self.name = name
+        self.sound = sound
         self.fps = fps
         self.width = width
         self.height = height
@@ -86,6 +98,7 @@ class SharedSource:
         self._run: _Run | None = None
         self._thread: threading.Thread | None = None
         self._sinks: tuple[Sink, ...] = ()
+        self._sound_sinks: tuple[SoundSink, ...] = ()
         self._callbacks: tuple[Callable[[SourceStatus], None], ...] = ()
         self._status = SourceStatus(True, width, height, width, height)
         self._latest: Picture | None = None
@@ -151,6 +164,19 @@ class SharedSource:
 
         return unsubscribe
 
+    def hear(self, sink: SoundSink) -> Callable[[], None]:
+        """Call `sink` with every piece of sound, in order and in a thread that is not the pictures', for as long as the
+        source runs; it must not block. This alone does not keep the source running. Returns the function that ends it.
+        """
+        with self._lock:
+            self._sound_sinks = (*self._sound_sinks, sink)
+
+        def leave() -> None:
+            with self._lock:
+                self._sound_sinks = tuple(one for one in self._sound_sinks if one is not sink)
+
+        return leave
+
     def on_change(self, callback: Callable[[SourceStatus], None]) -> None:
         """Call `callback` in the source's thread whenever its status changes: live, slate, or the input's size."""
         with self._lock:
@@ -162,6 +188,7 @@ class SharedSource:
             self._closed = True
             self._users = 0
             self._sinks = ()
+            self._sound_sinks = ()
             self._callbacks = ()
             self._stop()
             thread = self._thread
@@ -203,6 +230,13 @@ class SharedSource:
                 sink(picture)
             except Exception:
                 _log.exception("a reader of the source %s failed", self.name)
+
+    def _publish_sound(self, sound: Sound) -> None:
+        for sink in self._sound_sinks:
+            try:
+                sink(sound)
+            except Exception:
+                _log.exception("a listener of the source %s failed", self.name)
 
     def _report(self, live: bool, detail: str, input_size: tuple[int, int] | None) -> None:
         old = self._status

@@ -16,6 +16,8 @@
  * - `blocked`      {}: the browser plays nothing without a gesture (it saves power, say): call video.play() in one.
  * - `viewer`       {viewer}: the public id of the session whose picture is on the screen, or null where the server
  *                  names none; once for each session.
+ * - `sound`        {sound}: whether the session on the screen has sound; once for each session. The element plays it
+ *                  unless it is muted, which it has to be until somebody has touched the page.
  * - `stats`        once a second: {width, height, fps, bitrate, loss, rtt, latency, freezes, framesDecoded,
  *                  framesDropped}; `loss` is a fraction, `latency` is source to screen; null means not known.
  *
@@ -66,6 +68,7 @@ export class Player extends EventTarget {
     this.#endpoint = endpoint;
     this.#token = token;
     this.held = false; // set it while the server says that it sends nothing, because not even the least fits
+    this.sound = false; // whether what is on the screen has sound
     this.stats = null; // the last `stats` event's detail, while it plays
     addEventListener("pagehide", () => this.#leave());
     addEventListener("pageshow", (event) => {
@@ -153,6 +156,8 @@ export class Player extends EventTarget {
     this.#shown = session;
     this.#put(session);
     this.#tell("viewer", { viewer: session.viewer });
+    this.sound = session.sound;
+    this.#tell("sound", { sound: session.sound });
     this.#enter("playing");
     this.#clock.refresh();
   }
@@ -233,7 +238,8 @@ class Session {
   onstats = () => {};
   held = () => false;
   stream = new MediaStream();
-  receiver = null;
+  receiver = null; // of the pictures
+  sound = false; // whether the answer has it
   played = 0; // ms
   #endpoint;
   #authorization;
@@ -254,7 +260,8 @@ class Session {
     this.#authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
     this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
     this.pc.ontrack = ({ track, receiver }) => {
-      this.receiver = receiver;
+      if (track.kind === "video") this.receiver = receiver;
+      else this.sound = true;
       this.stream.addTrack(track);
       this.ontrack();
     };
@@ -265,7 +272,9 @@ class Session {
 
   async open() {
     this.pc.addTransceiver("video", { direction: "recvonly" });
-    const offer = await this.pc.createOffer();
+    this.pc.addTransceiver("audio", { direction: "recvonly" });
+    const { type, sdp: offered } = await this.pc.createOffer();
+    const offer = { type, sdp: inStereo(offered) };
     const [, response] = await Promise.all([this.pc.setLocalDescription(offer), this.#post(offer.sdp)]);
     if (response.status !== 201) throw await Failure.of(response);
     this.viewer = response.headers.get("Beamcast-Viewer");
@@ -345,8 +354,8 @@ class Session {
     const elapsed = Math.min(now - this.#looked, 2 * TICK);
     this.#looked = now;
     const figures = read(report);
-    if (figures.bytes > this.#bytes) {
-      this.#bytes = figures.bytes;
+    if (figures.bytes + figures.heard > this.#bytes) {
+      this.#bytes = figures.bytes + figures.heard;
       this.#silent = 0;
       if (this.#lost && this.pc.connectionState === "connected") {
         this.#lost = false;
@@ -375,13 +384,21 @@ class Session {
   }
 }
 
+/** The offer with stereo asked for: without it Chromium and Safari play the mean of both channels (RFC 7587 section 6.1). */
+export function inStereo(sdp) {
+  const opus = sdp.match(/^a=rtpmap:(\d+) opus\/48000\/2\r?$/im)?.[1];
+  return sdp.replace(new RegExp(`^(a=fmtp:${opus} (?!.*\\bstereo=)[^\r\n]*)`, "m"), "$1;stereo=1");
+}
+
 /** What we use of an RTCStatsReport; null for what this browser does not tell. */
 function read(report) {
   let inbound = null;
+  let heard = 0;
   let transport = null;
   const pairs = [];
   for (const entry of report.values()) {
     if (entry.type === "inbound-rtp" && entry.kind === "video") inbound = entry;
+    else if (entry.type === "inbound-rtp") heard += entry.bytesReceived ?? 0;
     else if (entry.type === "transport") transport = entry;
     else if (entry.type === "candidate-pair") pairs.push(entry);
   }
@@ -391,7 +408,8 @@ function read(report) {
     pairs.find((entry) => entry.nominated && entry.state === "succeeded");
   return {
     at: inbound?.timestamp ?? 0, // ms
-    bytes: inbound?.bytesReceived ?? 0,
+    bytes: inbound?.bytesReceived ?? 0, // of pictures
+    heard, // bytes of sound
     packets: inbound?.packetsReceived ?? 0,
     lost: inbound?.packetsLost ?? 0,
     framesDecoded: inbound?.framesDecoded ?? 0,

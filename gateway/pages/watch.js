@@ -142,6 +142,22 @@ $("toggle").addEventListener("click", () => {
   else player.stop();
 });
 
+// Browsers play without a gesture only what is muted, so everybody starts so and the button says what a press does.
+function showSound() {
+  $("sound").hidden = !player.sound;
+  $("sound-text").textContent = video.muted ? "Unmute" : "Mute";
+  const waves = "M12 6.2a5 5 0 0 1 0 7.6l1 1.4a6.7 6.7 0 0 0 0-10.4zM14.6 3.2l-.9 1.5a7.5 7.5 0 0 1 0 10.6l.9 1.5a9.2 9.2 0 0 0 0-13.6z";
+  const cross = "M12.7 7 11.6 8.1l1.9 1.9-1.9 1.9 1.1 1.1 1.9-1.9 1.9 1.9 1.1-1.1-1.9-1.9 1.9-1.9L16.5 7l-1.9 1.9z";
+  $("sound-icon").setAttribute("d", video.muted ? cross : waves);
+}
+
+player.addEventListener("sound", showSound);
+video.addEventListener("volumechange", showSound);
+$("sound").addEventListener("click", () => {
+  video.muted = !video.muted;
+  if (video.paused) video.play().catch(() => {});
+});
+
 const fullScreenElement = () => document.fullscreenElement ?? document.webkitFullscreenElement ?? null;
 const enterFull = stage.requestFullscreen ?? stage.webkitRequestFullscreen;
 const exitFull = document.exitFullscreen ?? document.webkitExitFullscreen;

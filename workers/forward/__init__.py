@@ -6,6 +6,7 @@ from workers.forward.history import HistoryLimits
 from workers.forward.native import NativeFanout, default_fanout
 from workers.forward.outlet import Feedback, Outlet, OutletParameters, OutletSettings
 from workers.forward.packets import ExtensionIds
+from workers.forward.sound import SoundParameters
 
 __all__ = [
     "Audience",
@@ -21,5 +22,6 @@ __all__ = [
     "OutletParameters",
     "OutletSettings",
     "PythonFanout",
+    "SoundParameters",
     "default_fanout",
 ]

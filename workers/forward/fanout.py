@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pylibsrtp._binding import ffi
 
 from broadcaster.clock import WallClock
-from broadcaster.stream import EncodedFrame
+from broadcaster.stream import EncodedFrame, EncodedSound
 from workers.forward.history import HISTORY_LIMITS, LostPacket
 from workers.forward.outlet import Outlet
 from workers.forward.packets import (
@@ -24,6 +24,7 @@ from workers.forward.packets import (
     DESCRIPTOR_SIZE,
     MARKER,
     MAX_DATAGRAM,
+    MAX_SOUND,
     OSN_SIZE,
     packetise,
     packets_of,
@@ -90,6 +91,11 @@ class Fanout(Protocol):
         An outlet gets all parts of a frame, in order, before it gets another frame. A part that does not continue what
         it was sent last counts in its `drops`.
         """
+
+    def send_sound(self, sound: EncodedSound, outlets: Audience) -> int:
+        """Send a packet of sound, of 1 to MAX_SOUND octets, to outlets that have sound; return the number that left.
+
+        It may come between the parts of a frame."""
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         """Send lost packets again on the outlet's RTX stream (RFC 4588); return the number that left."""
@@ -191,6 +197,41 @@ class PythonFanout:
 
     def shelve(self, frame: EncodedFrame) -> int:
         return self.shelf.put(frame, self._monotonic())
+
+    def send_sound(self, sound: EncodedSound, outlets: Iterable[Outlet]) -> int:
+        monotonic, offset = self._monotonic, self._clock.offset
+        if not 0 < len(sound.payload) <= MAX_SOUND:
+            return 0
+        sent = 0
+        for outlet in outlets:
+            now = monotonic()
+            if self._send_sound(outlet, sound, now, now + offset):
+                sent += 1
+            else:
+                outlet.state.drops += 1
+        return sent
+
+    def _send_sound(self, outlet: Outlet, sound: EncodedSound, now: float, wall: float) -> bool:
+        """Whether the packet left."""
+        own = outlet.sound
+        if own is None:
+            return False
+        packet = own.packet(sound, wall)
+        size, state, transport = len(packet), own.state, outlet.state.transport_sequence
+        self._view[:size] = packet
+        if state.transport_at:
+            outlet.number_transport(self._view, 0, state.transport_at)
+        self._lengths[0] = size
+        if protect(outlet.srtp.context, self._memory, self._lengths):
+            return False
+        end = size + outlet.srtp.tag_size
+        if not self._transmit(outlet, self._view[:end]):
+            return False
+        state.packets += 1
+        state.octets += len(sound.payload)
+        if state.transport_at:
+            outlet.left(now, transport, 1, end)
+        return True
 
     def send_part(self, frame: EncodedFrame, serial: int, outlets: Iterable[Outlet], first: int, end: int) -> int:
         monotonic, offset, layouts = self._monotonic, self._clock.offset, self._layouts

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.opening import Opening, OpeningSettings
-from broadcaster.stream import EncodedFrame, StreamDescription
+from broadcaster.stream import EncodedFrame, EncodedSound, StreamDescription
 from workers.forward.fanout import Audience, Fanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
@@ -156,8 +156,8 @@ class Forwarder:
     """The viewers of one stream in one worker, ordered by rung, so that a frame costs nothing to the others.
 
     `request_keyframe(rung, patient)` is called when somebody needs one and none is on its way. `on_demand` gets the
-    number of viewers by rung, those that wait for a rung included, whenever it changes. `now` is monotonic seconds
-    throughout; `call_at` is the event loop's, where big frames are spread over time.
+    number of viewers by rung, those that wait for a rung included, whenever it or `listeners` changes. `now` is
+    monotonic seconds throughout; `call_at` is the event loop's, where big frames are spread over time.
     """
 
     def __init__(
@@ -185,6 +185,10 @@ class Forwarder:
         """When a keyframe of a rung was asked for, and whether patiently."""
         self._probes: dict[Outlet, _Probe] = {}
         self._demand: dict[int, int] = {}
+        self._listeners: dict[Outlet, None] = {}
+        self._hearing: Audience | None = None
+        """The listeners, made when it is needed."""
+        self._told_listeners = 0
 
     def __len__(self) -> int:
         return len(self._places)
@@ -193,6 +197,11 @@ class Forwarder:
     def demand(self) -> Mapping[int, int]:
         """Viewers by rung; a viewer that changes rungs counts on both."""
         return self._demand
+
+    @property
+    def listeners(self) -> int:
+        """Viewers that get the sound, whatever pictures they get, if any."""
+        return len(self._listeners)
 
     def describe(self, description: StreamDescription) -> None:
         """Take the stream's description, before the frames that it is about."""
@@ -211,6 +220,9 @@ class Forwarder:
             place.patient_until = now + self._settings.patience
         outlet.listener = self
         self._places[outlet] = place
+        if outlet.sound is not None:
+            self._listeners[outlet] = None
+            self._hearing = None
         self._open(place)
         self._move(place)
         self._tell_demand()
@@ -222,6 +234,8 @@ class Forwarder:
             return
         outlet.listener = None
         self._probes.pop(outlet, None)
+        self._listeners.pop(outlet, None)
+        self._hearing = None
         self._pacer.forget(outlet)
         self._leave(place)
         self._tell_demand()
@@ -277,13 +291,19 @@ class Forwarder:
                 self._move(place)
             self._tell_demand()
 
+    def sound(self, sound: EncodedSound) -> None:
+        """Forward a packet of sound, at once: it waits neither for paced frames nor for anybody's level."""
+        if self._listeners:
+            self._hearing = self._hearing or Audience.of(self._listeners)
+            self._fanout.send_sound(sound, self._hearing)
+
     def tick(self, now: float) -> None:
         """Send the sender reports that are due and repeat requests that went unheard; a few times a second."""
         settings, requested = self._settings, self._requested
         for rung in [rung for rung, (at, _) in requested.items() if now - at >= settings.keyframe_timeout]:
             del requested[rung]
         for place in self._places.values():
-            if now >= place.report_at and place.outlet.packets:
+            if now >= place.report_at and (place.outlet.packets or place.outlet.sound_packets):
                 place.report_at = max(place.report_at + settings.report_interval, now)
                 place.outlet.report(now)
             self._ask(place)
@@ -360,8 +380,8 @@ class Forwarder:
 
     def _tell_demand(self) -> None:
         demand = {number: len(rung) for number, rung in sorted(self._by_rung.items())}
-        if demand != self._demand:
-            self._demand = demand
+        if demand != self._demand or len(self._listeners) != self._told_listeners:
+            self._demand, self._told_listeners = demand, len(self._listeners)
             for number in self._openings.keys() - demand.keys():
                 del self._openings[number]
             for number in self._requested.keys() - demand.keys():

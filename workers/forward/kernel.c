@@ -51,6 +51,7 @@ typedef struct {
     uint32_t stride;
     uint32_t overhead;          /* octets of a packet that are not RTP payload */
     uint16_t transport;         /* transport-wide number of the first packet */
+    bc_sound *sound;            /* NULL: they are of pictures */
 } run;
 
 struct bc_kernel {
@@ -111,10 +112,11 @@ void bc_close(bc_kernel *kernel) { free(kernel); }
 /* `packets` packets of a run left, of so many octets in all; `before` of them had left before. */
 static void credit(bc_kernel *kernel, const run *run, uint32_t before, uint32_t packets, size_t octets) {
     bc_outlet *outlet = run->outlet;
-    outlet->packets += packets;
-    outlet->octets += octets - (uint64_t)packets * run->overhead;
+    bc_sound *sound = run->sound;
+    *(sound ? &sound->packets : &outlet->packets) += packets;
+    *(sound ? &sound->octets : &outlet->octets) += octets - (uint64_t)packets * run->overhead;
     kernel->sent += packets;
-    if (outlet->path != NULL && outlet->transport_at)
+    if (outlet->path != NULL && (sound ? sound->transport_at : outlet->transport_at))
         bc_path_sent(outlet->path, run->at, (uint16_t)(run->transport + before), packets, (uint32_t)octets);
 }
 
@@ -213,6 +215,21 @@ static int is_sound(const bc_outlet *outlet) {
            outlet->address_size >= sizeof(struct sockaddr_in) && outlet->address_size <= sizeof outlet->address;
 }
 
+static double time_of(const bc_frame *frame, int matters) {
+    if (frame->frozen || !matters)
+        return frame->now;
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* abs-send-time */
+static void put_stamp(uint8_t *at, double wall) {
+    uint32_t stamp = wall > 0.0 && wall < 1e12 ? (uint32_t)((uint64_t)(wall * 262144.0) & 0xFFFFFF) : 0;
+    at[0] = (uint8_t)(stamp >> 16);
+    put16(at + 1, stamp);
+}
+
 /* Write what stands in front of a chunk of the frame that was begun last; return its size. */
 static uint32_t write_prefix(const bc_outlet *outlet, const bc_frame *frame, double now, uint8_t *prefix) {
     const bc_record *record = &outlet->records[(outlet->recorded - 1) % outlet->capacity];
@@ -222,13 +239,8 @@ static uint32_t write_prefix(const bc_outlet *outlet, const bc_frame *frame, dou
     put32(prefix + 4, record->timestamp);
     put32(prefix + 8, outlet->ssrc);
     memcpy(prefix + HEADER, outlet->extensions, extensions);
-    if (outlet->time_at) {
-        double wall = now + frame->offset;
-        uint32_t stamp = wall > 0.0 && wall < 1e12 ? (uint32_t)((uint64_t)(wall * 262144.0) & 0xFFFFFF) : 0;
-        uint8_t *at = prefix + HEADER + outlet->time_at;
-        at[0] = (uint8_t)(stamp >> 16);
-        put16(at + 1, stamp);
-    }
+    if (outlet->time_at)
+        put_stamp(prefix + HEADER + outlet->time_at, now + frame->offset);
     memcpy(prefix + HEADER + extensions, record->descriptor, DESCRIPTOR);
     return HEADER + extensions + DESCRIPTOR;
 }
@@ -303,12 +315,7 @@ static void send_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame)
         outlet->drops += frame->end - frame->first;
         return;
     }
-    double now = frame->now;
-    if (!frame->frozen && (outlet->time_at || outlet->path != NULL)) {
-        struct timespec time;
-        clock_gettime(CLOCK_MONOTONIC, &time);
-        now = (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-    }
+    double now = time_of(frame, outlet->time_at || outlet->path != NULL);
     uint8_t prefix[MAX_PREFIX] = {0};
     uint32_t prefix_size = write_prefix(outlet, frame, now, prefix);
     uint32_t stride = prefix_size + CHUNK + outlet->tag_size;
@@ -319,7 +326,7 @@ static void send_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame)
             kernel->used + packets * stride > ARENA)
             flush(kernel);
         uint8_t *data = kernel->arena + kernel->used;
-        run run = {outlet, now, packets, stride, overhead, outlet->transport_sequence};
+        run run = {outlet, now, packets, stride, overhead, outlet->transport_sequence, NULL};
         uint32_t size;
         if (!build(kernel, outlet, frame, index, packets, prefix, prefix_size, &size)) {
             outlet->drops += packets;
@@ -361,6 +368,71 @@ int64_t bc_send(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, co
             kernel->socket = outlet->socket;
         }
         send_to(kernel, outlet, frame);
+    }
+    flush(kernel);
+    return kernel->sent;
+}
+
+/* Whether the state of its sound can be used without leaving any array. */
+static int hears(const bc_outlet *outlet) {
+    const bc_sound *sound = outlet->sound;
+    if (sound == NULL || !is_sound(outlet))
+        return 0;
+    uint32_t size = sound->extensions_size;
+    return size <= MAX_EXTENSIONS && size % 4 == 0 && (sound->time_at == 0 || sound->time_at + 3u <= size) &&
+           (sound->transport_at == 0 || sound->transport_at + 2u <= size) && sound->payload_type < 128;
+}
+
+static void sound_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame) {
+    bc_sound *sound = outlet->sound;
+    uint32_t extensions = sound->extensions_size, overhead = HEADER + extensions + outlet->tag_size;
+    if (kernel->messages == MESSAGES || kernel->used + overhead + frame->size > ARENA)
+        flush(kernel);
+    double now = time_of(frame, sound->time_at || outlet->path != NULL);
+    run run = {outlet, now, 1, overhead + frame->size, overhead, outlet->transport_sequence, sound};
+    uint8_t *packet = kernel->arena + kernel->used;
+    packet[0] = extensions ? 0x90 : 0x80;
+    packet[1] = sound->payload_type; /* no marker: there is no talkspurt (RFC 7587 section 4.1) */
+    put16(packet + 2, (uint32_t)(sound->sequence++ & 0xFFFF));
+    put32(packet + 4, frame->timestamp);
+    put32(packet + 8, sound->ssrc);
+    memcpy(packet + HEADER, sound->extensions, extensions);
+    if (sound->time_at)
+        put_stamp(packet + HEADER + sound->time_at, now + frame->offset);
+    if (sound->transport_at)
+        put16(packet + HEADER + sound->transport_at, outlet->transport_sequence++);
+    memcpy(packet + HEADER + extensions, frame->payload, frame->size);
+    int plain = (int)(HEADER + extensions + frame->size), protected = plain;
+    if (kernel->protect(outlet->srtp, packet, &protected) || protected != plain + outlet->tag_size) {
+        outlet->drops++;
+        return;
+    }
+    kernel->used += (uint32_t)protected;
+    gather(kernel, &run, packet, (uint32_t)protected);
+}
+
+int64_t bc_send_sound(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame,
+                      uint32_t *skipped) {
+    *skipped = 0;
+    if (frame->payload == NULL || frame->size == 0 || frame->size > CHUNK)
+        return -1;
+    kernel->sent = 0;
+    kernel->patience = PATIENCE;
+    for (uint32_t number = 0; number < count; number++) {
+        bc_outlet *outlet = outlets[number];
+        if (outlet->socket < 0) {
+            ++*skipped;
+            continue;
+        }
+        if (!hears(outlet)) {
+            outlet->drops++;
+            continue;
+        }
+        if (outlet->socket != kernel->socket) {
+            flush(kernel);
+            kernel->socket = outlet->socket;
+        }
+        sound_to(kernel, outlet, frame);
     }
     flush(kernel);
     return kernel->sent;

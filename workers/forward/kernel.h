@@ -12,6 +12,16 @@ typedef struct {
     uint8_t descriptor[6];  /* of its first packet */
 } bc_record;
 
+/* What differs where a viewer is sent sound: a stream of its own, whose payload has no descriptor. */
+typedef struct {
+    uint64_t sequence;      /* extended number of the next packet */
+    uint64_t packets, octets;
+    uint32_t ssrc;
+    uint8_t payload_type;
+    uint8_t time_at, transport_at, extensions_size; /* as in bc_outlet, and the numbers are the outlet's */
+    uint8_t extensions[32];
+} bc_sound;
+
 /* The sending state of one viewer. */
 typedef struct {
     void *srtp;             /* libsrtp's srtp_t */
@@ -20,6 +30,7 @@ typedef struct {
     uint64_t recorded;
     uint64_t sequence;      /* extended number of the next packet */
     uint64_t packets, octets, drops;
+    bc_sound *sound;        /* NULL: it hears nothing */
     uint32_t capacity;
     uint32_t ssrc;
     uint32_t timestamp;     /* of the last frame */
@@ -38,7 +49,8 @@ typedef struct {
     uint8_t address[28];    /* sockaddr_in or sockaddr_in6 */
 } bc_outlet;
 
-/* A frame to send, or a part of one: packets `first` to `end` - 1, where 0 is the frame's first. */
+/* A frame to send, or a part of one: packets `first` to `end` - 1, where 0 is the frame's first. Of sound it is a
+   packet's payload, with `timestamp` and the three that tell time; the rest does not matter. */
 typedef struct {
     const uint8_t *payload;
     uint64_t serial;
@@ -63,3 +75,7 @@ void bc_close(bc_kernel *kernel);
    Of a frame in parts an outlet gets all, in order, before it gets another frame; a part that does not continue what
    went before counts in `drops`. */
 int64_t bc_send(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame, uint32_t *skipped);
+
+/* The same for one packet of sound, which has no parts. -1 too when it is larger than a packet's share of a frame. */
+int64_t bc_send_sound(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame,
+                      uint32_t *skipped);

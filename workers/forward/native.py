@@ -13,7 +13,7 @@ from pylibsrtp._binding import lib as srtp_lib
 
 from broadcaster.clock import WallClock
 from broadcaster.errors import ConfigurationError
-from broadcaster.stream import EncodedFrame
+from broadcaster.stream import EncodedFrame, EncodedSound
 from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
@@ -81,6 +81,20 @@ class NativeFanout:
         if skipped[0]:
             others = [outlet for outlet in outlets if outlet.state.socket < 0]
             sent += self._twin.send_part(frame, serial, others, first, end)
+        return sent
+
+    def send_sound(self, sound: EncodedSound, outlets: Audience) -> int:
+        shape, skipped = self._frame, self._skipped
+        shape.now = self._monotonic()
+        shape.payload = memory = ffi.from_buffer("uint8_t[]", sound.payload)
+        shape.size, shape.timestamp = len(sound.payload), sound.timestamp
+        sent: int = lib.bc_send_sound(self._kernel, outlets.states, len(outlets), shape, skipped)
+        ffi.release(memory)
+        if sent < 0:
+            log.warning("a packet of sound of %d octets cannot be sent", len(sound.payload))
+            return 0
+        if skipped[0]:
+            sent += self._twin.send_sound(sound, [outlet for outlet in outlets if outlet.state.socket < 0])
         return sent
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:

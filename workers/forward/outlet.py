@@ -28,6 +28,7 @@ from workers.forward.packets import (
     head_packer,
     rtx_packer,
 )
+from workers.forward.sound import SoundOutlet, SoundParameters
 from workers.forward.srtp import DIRECT, SrtpKeys, SrtpSession
 from workers.forward.state import NOBODYS, RECORD, address_of, ffi, new_state, socket_address
 
@@ -52,7 +53,8 @@ class Path(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OutletParameters:
-    """What offer and answer agreed on. `rtx_payload_type` is None where the viewer cannot take retransmissions."""
+    """What offer and answer agreed on. `rtx_payload_type` is None where the viewer cannot take retransmissions, `sound`
+    where it gets none."""
 
     ssrc: int
     rtx_ssrc: int
@@ -61,6 +63,7 @@ class OutletParameters:
     extensions: ExtensionIds
     mid: str
     cname: str
+    sound: SoundParameters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +119,12 @@ class Outlet:
     `copies` is how often a lost packet is sent again at once, and `tight` says that the path has no room for resends,
     `congested` that its queue grows.
 
-    What a fan-out advances stands in `state`, a bc_outlet (kernel.h), and only there.
+    What a fan-out advances stands in `state`, a bc_outlet (kernel.h), and only there. `sound` is None where the viewer
+    gets none.
 
-    Counters: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets), `rtx_octets`, `probe_packets`,
-    `probe_octets`, `nacks` (packets asked for), `plis` (PLI and FIR), `drops` (packets that did not leave),
-    `rtcp_failures` (unreadable or forged), `rtcp_dropped` (over the rate).
+    Counters, of pictures but for `drops`: `packets` and `octets` (RTP payload) of media, `retransmissions` (packets),
+    `rtx_octets`, `probe_packets`, `probe_octets`, `nacks` (packets asked for), `plis` (PLI and FIR), `drops` (packets
+    that did not leave), `rtcp_failures` (unreadable or forged), `rtcp_dropped` (over the rate).
     """
 
     __slots__ = (
@@ -161,6 +165,7 @@ class Outlet:
         "rtx_sequence",
         "rtx_word",
         "shape",
+        "sound",
         "source",
         "srtp",
         "state",
@@ -219,6 +224,7 @@ class Outlet:
         """Of the viewer's path; None where transport-wide feedback was not negotiated."""
         if isinstance(self.estimator, NativeEstimator):
             state.path = self.estimator.pointer
+        self.sound = self._open_sound(randbelow)
         self._path = path
         self._aim()
 
@@ -231,6 +237,14 @@ class Outlet:
         self._allowance = settings.rtcp_rate
         self._allowed_at: float | None = None
         self._inbox: Inbox | None = None
+
+    def _open_sound(self, randbelow: Callable[[int], int]) -> SoundOutlet | None:
+        parameters = self.parameters
+        if parameters.sound is None:
+            return None
+        sound = SoundOutlet(parameters.sound, parameters.cname, self.srtp.tag_size, randbelow)
+        self.state.sound = sound.state
+        return sound
 
     @property
     def path(self) -> Path:
@@ -258,10 +272,26 @@ class Outlet:
 
     @property
     def wire_octets(self) -> int:
-        """Octets of RTP on the wire: media, resends and probes, with headers and tags."""
+        """Octets of RTP on the wire: media, resends, probes and sound, with headers and tags."""
         packets = self.packets + self.retransmissions + self.probe_packets
         overhead = self.shape[0] - DESCRIPTOR_SIZE + self.shape[1]
-        return self.octets + self.rtx_octets + self.probe_octets + packets * overhead
+        pictures = self.octets + self.rtx_octets + self.probe_octets + packets * overhead
+        return pictures + self.sound_octets
+
+    @property
+    def sound_octets(self) -> int:
+        """Octets of sound on the wire, with headers and tags."""
+        return 0 if self.sound is None else self.sound.wire_octets
+
+    @property
+    def sound_is_estimated(self) -> bool:
+        """Whether what is believed of the path speaks of the sound too: a player's estimate always does, our own where
+        the sound has transport-wide numbers."""
+        return self.sound is not None and (self.estimator is None or self.sound.extensions.transport_at > 0)
+
+    @property
+    def sound_packets(self) -> int:
+        return 0 if self.sound is None else self.sound.packets
 
     @property
     def drops(self) -> int:
@@ -310,10 +340,12 @@ class Outlet:
         _, picture, tl0, last = struct.unpack("!HHBB", descriptor)
         return self.pack_head(timestamp, self.source, self.extensions.at(wall), CONTINUATION, picture, tl0, last)
 
-    def number_transport(self, buffer: memoryview, start: int) -> None:
-        """Write the next transport-wide sequence number into the packet that begins at `start`."""
+    def number_transport(self, buffer: memoryview, start: int, transport_at: int | None = None) -> None:
+        """Write the next transport-wide sequence number into the packet that begins at `start`: at `transport_at` of
+        its extensions where these are not the pictures'."""
         state = self.state
-        struct.pack_into("!H", buffer, start + HEADER_SIZE + state.transport_at, state.transport_sequence)
+        place = start + HEADER_SIZE + (state.transport_at if transport_at is None else transport_at)
+        struct.pack_into("!H", buffer, place, state.transport_sequence)
         state.transport_sequence = (state.transport_sequence + 1) & 0xFFFF
 
     def left(self, now: float, sequence: int, packets: int, octets: int) -> None:
@@ -378,7 +410,10 @@ class Outlet:
         self._repair(now)
 
     def report(self, now: float) -> None:
-        """Send a sender report, if packets have left since the one before the last (RFC 3550 section 6.4)."""
+        """Send a sender report for the pictures and one for the sound, each if packets have left since the one before
+        the last (RFC 3550 section 6.4)."""
+        if self.sound is not None and (report := self.sound.report(now, self._clock)) is not None:
+            self.path.send(self.srtp.protect_rtcp(report))
         if self.packets == self._reported[0]:
             return
         self._reported = (self._reported[1], self.packets)

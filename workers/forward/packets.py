@@ -28,6 +28,9 @@ MAX_MID = 16
 CHUNK_SIZE = MAX_DATAGRAM - HEADER_SIZE - _MAX_EXTENSIONS - DESCRIPTOR_SIZE - OSN_SIZE - _MAX_TAG
 """Octets of a frame in one packet, such that its retransmission to any viewer still fits into MAX_DATAGRAM."""
 
+MAX_SOUND = CHUNK_SIZE
+"""Octets of a packet of sound at most, so that it fits into everybody's datagrams."""
+
 MARKER = 0x80
 _ONE_BYTE_PROFILE = 0xBEDE
 
