@@ -149,7 +149,7 @@ async def test_another_version_is_refused_with_a_reason() -> None:
         worker.send(Hello(9, "main"))
         answer = await worker.next()
         assert isinstance(answer, Refusal)
-        assert "version 2 of the frame link, not 9" in answer.reason
+        assert "version 3 of the frame link, not 9" in answer.reason
         assert await worker.next() is None
 
 

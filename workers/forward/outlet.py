@@ -203,7 +203,27 @@ class Outlet:
         self.pack_head = head_packer(self.extensions.size)
         self.pack_rtx = rtx_packer(self.extensions.size)
 
-        state = self.state
+        self._fill_state(randbelow)
+        self.estimator = path_estimator() if self.extensions.transport_at else None
+        """Of the viewer's path; None where transport-wide feedback was not negotiated."""
+        if isinstance(self.estimator, NativeEstimator):
+            self.state.path = self.estimator.pointer
+        self.sound = self._open_sound(randbelow)
+        self._path = path
+        self._aim()
+
+        self.retransmissions = self.rtx_octets = self.probe_octets = self.probe_packets = 0
+        self.nacks = self.plis = self.rtcp_failures = self.rtcp_dropped = 0
+        self._highest, self._lost = self.state.sequence - 1, 0
+        self._reported = (0, 0)
+        self._keyframe_asked_at: float | None = None
+        self._keyframe_share = float(settings.keyframe_burst)
+        self._allowance = settings.rtcp_rate
+        self._allowed_at: float | None = None
+        self._inbox: Inbox | None = None
+
+    def _fill_state(self, randbelow: Callable[[int], int]) -> None:
+        parameters, state = self.parameters, self.state
         if DIRECT:
             state.srtp = address_of(self.srtp.context)
         state.ssrc = parameters.ssrc
@@ -220,23 +240,6 @@ class Outlet:
         state.picture_id = randbelow(32_768)
         state.tl0 = randbelow(256)
         state.key_index = randbelow(32)
-        self.estimator = path_estimator() if self.extensions.transport_at else None
-        """Of the viewer's path; None where transport-wide feedback was not negotiated."""
-        if isinstance(self.estimator, NativeEstimator):
-            state.path = self.estimator.pointer
-        self.sound = self._open_sound(randbelow)
-        self._path = path
-        self._aim()
-
-        self.retransmissions = self.rtx_octets = self.probe_octets = self.probe_packets = 0
-        self.nacks = self.plis = self.rtcp_failures = self.rtcp_dropped = 0
-        self._highest, self._lost = state.sequence - 1, 0
-        self._reported = (0, 0)
-        self._keyframe_asked_at: float | None = None
-        self._keyframe_share = float(settings.keyframe_burst)
-        self._allowance = settings.rtcp_rate
-        self._allowed_at: float | None = None
-        self._inbox: Inbox | None = None
 
     def _open_sound(self, randbelow: Callable[[int], int]) -> SoundOutlet | None:
         parameters = self.parameters
