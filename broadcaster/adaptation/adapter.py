@@ -15,6 +15,7 @@ from broadcaster.adaptation.policy import Thresholds
 from broadcaster.adaptation.probing import Prober, ProbeSettings
 from broadcaster.adaptation.samples import Sample
 from broadcaster.adaptation.smoothing import Floor, Hold, Smoothed
+from broadcaster.adaptation.trials import Trials, TrialSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,11 @@ class AdaptationSettings:
     Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none.
     On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
-    packets were lost, which are told of for a while. `doubt`: after a probe that cost packets nothing is tried without
-    another one up to so many times the estimate, since a bucket may have helped it. `trial_loss`: an upgrade after
-    which so much more is lost than before it, and so much that the rate explains, has failed.
+    packets were lost, which are told of for a while.
     `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
     downgrade `cooldown`. Where nothing can be probed, a quiet link for `quiet` is the trial.
-    `trial`: an upgrade that falls back within this time has failed. The next one waits `failed_cooldown`, doubled up to
-    `longest_cooldown` with each failure at the `same` estimate, give or take that share, and forgiven after
-    `forgiveness` without any. One that falls back within `soon` had a probe that was too short.
-    A path that carries `changed` times as much as then has changed: nothing is held against it any more.
     `loss_hold`: high loss lasts this long before it counts; `loss_pause`: the least time between two steps for it;
     `loss_steps` steps at most while it lasts.
     `fps_hold`: low loss lasts this long before the frame rate comes back.
@@ -53,6 +48,7 @@ class AdaptationSettings:
 
     thresholds: Thresholds = policy.DEFAULT_THRESHOLDS
     probing: ProbeSettings = field(default_factory=ProbeSettings)
+    trials: TrialSettings = field(default_factory=TrialSettings)
     overhead: float = 1.06
     smoothing: float = 2.0
     stale: float = 5.0
@@ -68,21 +64,12 @@ class AdaptationSettings:
     most_burden: float = 1.4
     settle: float = 1.0
     settle_loss: float = 2.5
-    doubt: float = 1.1
-    trial_loss: float = 0.04
     lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.05
     rest: float = 1.0
     cooldown: float = 2.0
     quiet: float = 8.0
-    trial: float = 30.0
-    soon: float = 8.0
-    same: float = 0.2
-    failed_cooldown: float = 8.0
-    longest_cooldown: float = 240.0
-    forgiveness: float = 300.0
-    changed: float = 1.3
     loss_hold: float = 2.0
     loss_pause: float = 8.0
     loss_steps: int = 2
@@ -124,6 +111,8 @@ class ViewerAdapter:
         self._settings = settings
         self._probes = probes
         self._prober = Prober(settings.probing)
+        self._trials = Trials(settings.trials)
+        self._bar = math.inf
         self._arrange(levels)
         self.level: Level | None = start
         self.share: Share | None = None
@@ -141,21 +130,11 @@ class ViewerAdapter:
         self._shed_at = _NEVER
         self._queue = 0.0
         self._loses = False
-        self._lost_at = _NEVER
-        self._failing = False
-        self._loss_before = self._all_loss = 0.0
         self._chance_loss = 0.0
         self._tight = False
         self._changed_at = self._settled_from = _NEVER
         self._began: float | None = None
-        self._width = math.inf
-        self._trial_from: tuple[Level | None, float] | None = None
         self._pause = settings.pause
-        self._penalty = settings.failed_cooldown
-        self._failed_at = self._raise_from = _NEVER
-        self._failed_bitrate = self._bar = math.inf
-        self._failed_estimate: float | None = None
-        self._doubted = 0.0
 
     # --- what is asked of it --------------------------------------------------------------------------------------
 
@@ -208,7 +187,8 @@ class ViewerAdapter:
     def relevel(self, levels: Sequence[Level]) -> None:
         """The ladder changed: stay on the rung of the same name, else on the best level that is not dearer."""
         self._arrange(levels)
-        before, self._trial_from = self.level, None
+        before = self.level
+        self._trials.forget()
         if before is None:
             return
         same = [one for one in self._levels if (one.name, one.layer) == (before.name, before.layer)]
@@ -244,10 +224,8 @@ class ViewerAdapter:
         self._chance_loss = 0.0 if path.congested else max(0.0, (path.loss or 0.0) - (path.excess_loss or 0.0))
         self._tight = path.congested or (path.excess_loss or 0.0) > thresholds.loss_high
         excess = path.excess_loss or 0.0
-        self._lost_at = now if excess > thresholds.loss_low else self._lost_at
-        self._all_loss = path.loss or 0.0
         self._loses = excess > thresholds.loss_high
-        self._failing = excess > settings.trial_loss and self._lost_by_trial(path) > settings.trial_loss
+        self._trials.see(now, path)
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
         loss_high = self._loss_high.seconds(now, policy.loss_is_high(seen, thresholds))
@@ -276,7 +254,8 @@ class ViewerAdapter:
     def _give_way(self, level: Level, seen: Sample, path: PathState) -> Decision | None:
         """The queue grows, or too much is lost: go to what fits, if this does not."""
         settings = self._settings
-        if not path.congested and not self._failing:
+        failing = self._trials.failing
+        if not path.congested and not failing:
             self._stuck.reset()
             return None
         estimate = path.estimate if path.estimate is not None else path.throughput
@@ -290,12 +269,12 @@ class ViewerAdapter:
         stuck = self._stuck.seconds(self._now, True)
         spared = self.share is not None and self.share.spared
         spared = spared and queue < settings.spare_queue and stuck < settings.spare
-        early = self._now < self._settled_from and not self._failing
+        early = self._now < self._settled_from and not failing
         if estimate is None or early or spared:
             return None
         sinking = path.sinking and estimate < settings.arriving * ease * self._need(level)
-        waits = not self._loses and not self._failing and queue < settings.alarm and stuck < settings.patience
-        if not sinking and (waits or (self._bears(level, seen, path) and not self._failing)):
+        waits = not self._loses and not failing and queue < settings.alarm and stuck < settings.patience
+        if not sinking and (waits or (self._bears(level, seen, path) and not failing)):
             return None
         if sinking:
             # What is known of the queue is old by the way there and back.
@@ -303,20 +282,14 @@ class ViewerAdapter:
         fitting = self._best(max(settings.least_share, 1.0 - queue / settings.drain) * estimate / ease)
         if fitting is not None and fitting.bitrate >= level.bitrate:
             fitting = self._below(level) if stuck >= settings.settle else level
-        if self._failing and self._trial_from is not None and (before := self._trial_from[0]) is not None:
+        if failing and (before := self._trials.before) is not None:
             fitting = min(before, fitting or before, key=_bitrate)
-            self._doubted = settings.doubt * estimate
+            self._trials.doubt(estimate)
             self._prober.regret(self._now, self._need(level))
         fitting = fitting or self._allowed()[0]
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
         return self._stop_sending(seen) if stuck >= settings.pause_after else None
-
-    def _lost_by_trial(self, path: PathState) -> float:
-        """How much more is lost than before the last step up, if that was just now."""
-        if self._trial_from is None or self._now - self._trial_from[1] > self._settings.soon:
-            return 0.0
-        return (path.loss or 0.0) - self._loss_before
 
     def _bears(self, level: Level, seen: Sample, path: PathState) -> bool:
         """Whether nearly all arrives and the queue is one that can be borne."""
@@ -326,7 +299,7 @@ class ViewerAdapter:
         return arrives and not lossy and (path.queue_delay or 0.0) < self._settings.tolerable
 
     def _stop_sending(self, seen: Sample) -> Decision:
-        again = self._now - self._changed_at < self._settings.trial
+        again = self._now - self._changed_at < self._settings.trials.longest
         self._pause = min(2.0 * self._pause, self._settings.longest_pause) if again else self._settings.pause
         return self._lower("pause", None, seen)
 
@@ -369,32 +342,19 @@ class ViewerAdapter:
 
     def _lower(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
         blamed = rule in ("estimate-low", "rtt-high") or (rule == "loss-high" and self._loses)
-        if blamed and self._trial_from is not None:
-            before, since = self._trial_from
-            if self._now - since <= self._settings.trial:
-                if before is not None and (seen.estimate or 0.0) >= 0.8 * self._need(before):
-                    self._fail(since, seen.estimate)
-                if before is not None and (level is None or before.bitrate > level.bitrate > 0.6 * before.bitrate):
-                    level = before
-        self._trial_from = None
-        self._loss_stepped_at = self._now
-        # Through a policer bursts come fast, and tell nothing of what it lets through.
-        lossy = self._now - self._lost_at <= self._settings.settle_loss
-        self._width = math.inf if lossy or seen.estimate is None else seen.estimate
+        trials, settings, now, before = self._trials, self._settings.trials, self._now, self._trials.before
+        if blamed and before is not None and trials.lasted(now) <= settings.longest:
+            if (seen.estimate or 0.0) >= settings.carried * self._need(before) and self.level is not None:
+                trials.fail(now, self.level, seen.estimate)
+                if trials.lasted(now) <= settings.soon:
+                    self._prober.mistrust()
+            if level is None or before.bitrate > level.bitrate > 0.6 * before.bitrate:
+                level = before
+        trials.forget()
+        trials.narrowed(now, seen.estimate)
+        self._loss_stepped_at = now
         self._prober.postpone(self._now + self._settings.cooldown)
         return self._move(rule, level, seen)
-
-    def _fail(self, since: float, estimate: float | None) -> None:
-        settings, now, before = self._settings, self._now, self._failed_estimate
-        if now - since <= settings.soon:
-            self._prober.mistrust()
-        again = before is not None and estimate is not None and abs(estimate - before) <= settings.same * before
-        if not again or now - self._failed_at > settings.forgiveness:
-            self._penalty = settings.failed_cooldown
-        self._failed_at, self._failed_estimate = now, estimate
-        self._failed_bitrate = math.inf if self.level is None else self.level.bitrate
-        self._raise_from = now + self._penalty
-        self._penalty = min(2.0 * self._penalty, settings.longest_cooldown)
 
     # --- up -------------------------------------------------------------------------------------------------------
 
@@ -405,13 +365,12 @@ class ViewerAdapter:
             return None
         if not self._prober.active:
             settled = now - self._changed_at >= settings.settle
-            widened = max(path.capacity or 0.0, path.estimate or 0.0) > settings.changed * self._width
-            self._bar = self._failed_bitrate if now < self._raise_from and not widened else math.inf
+            self._bar = self._trials.bar(now, path)
             if above.bitrate >= self._bar or rested < settings.rest or not settled:
                 return None
             carried = path.estimate or 0.0
             if (
-                carried > self._doubted
+                self._trials.believes(carried)
                 and carried >= settings.probing.enough * self._need(above)
                 and not self._prober.refused(now, self._need(above))
             ):
@@ -425,7 +384,7 @@ class ViewerAdapter:
         if outcome == "failed":
             self._end_trial(path)
         elif outcome == "passed":
-            self._doubted = 0.0
+            self._trials.trust()
         passed = outcome == "passed" and path.estimate is not None
         return self._raise("headroom", path.estimate or 0.0, seen) if passed else None
 
@@ -434,7 +393,8 @@ class ViewerAdapter:
         level = self._best(carried / self._settings.probing.enough, below=self._bar)
         if level is None or (self.level is not None and level.bitrate <= self.level.bitrate):
             return None
-        self._trial_from, self._loss_before = (self.level, self._now), self._all_loss
+        if self.level is not None:
+            self._trials.begin(self._now, self.level)
         return self._move(rule, level, seen)
 
     def _give_back_frames(self, level: Level, seen: Sample) -> Decision | None:
@@ -444,9 +404,9 @@ class ViewerAdapter:
             self._loss_cap = math.inf
         self._loss_low.reset()
         smoother = self._smoother(level, seen)
-        if smoother is None or self._now < self._raise_from:
+        if smoother is None or self._trials.cooling(self._now):
             return None
-        self._trial_from, self._loss_before = (self.level, self._now), self._all_loss
+        self._trials.begin(self._now, level)
         return self._move("loss-low", smoother, seen)
 
     # --- pause, overload ------------------------------------------------------------------------------------------
@@ -530,7 +490,7 @@ class ViewerAdapter:
     def _end_trial(self, path: PathState) -> None:
         """A probe was too much. What it lost is not the level's fault, and what came through had a bucket's help."""
         if (path.excess_loss or 0.0) > self._settings.probing.loss:
-            self._doubted = self._settings.doubt * (path.estimate or 0.0)
+            self._trials.doubt(path.estimate or 0.0)
             self._loses = True
         self._await_effect()
 
