@@ -194,7 +194,7 @@ class Mux:
     def tick(self, now: float) -> None:
         """Close what has been silent for too long; called about once a second."""
         for peer in [peer for peer in self.peers if now > peer.deadline]:
-            peer.expire()
+            peer.expire(now)
         for flow in [flow for flow in self.flows.values() if not flow.authenticated and now > flow.deadline]:
             self.statistics.tcp_refused += 1
             flow.abort()
