@@ -207,10 +207,12 @@ class Endpoint:
         """Take what waits at the sockets, within limits; whether there may be more."""
         self._looked = self._loop.time()
         drain, more = self._mux.receiver.drain, False
-        for key, _ in self._waiting.select(0):
-            datagrams = cast(socket.socket, key.fileobj)
+        for datagrams in self._udp.values() if len(self._udp) == 1 else self._ready():
             more = all(drain(datagrams) for _ in range(_BATCHES)) or more
         return more
+
+    def _ready(self) -> list[socket.socket]:
+        return [cast(socket.socket, key.fileobj) for key, _ in self._waiting.select(0)]
 
     def _readable(self) -> None:
         more = self._drain()

@@ -250,6 +250,8 @@ class PeerTransport:
 
     def _delegate(self) -> None:
         """Let the receiver answer the checks that change nothing. To be called when it changes which these are."""
+        if self.state != "connected":
+            return
         self._recall()
         checks, path = None, self.path
         if len(self._passwords) == 1 and path is not None and not path.is_tcp:
