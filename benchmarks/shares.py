@@ -6,6 +6,8 @@ Sampled by `perf record` (Debian: linux-perf) with call chains. A sample counts 
   system on behalf of sendmmsg and recvmmsg, which only the C kernels call;
 - python_system: in the system on behalf of any other call;
 - python: everything else, that is the interpreter and what it is extended with.
+
+"estimator" is what of "native" the estimators of the viewers' paths take (estimate.c).
 """
 
 from __future__ import annotations
@@ -41,11 +43,18 @@ async def _run(*command: str) -> str | None:
 
 
 def _count(text: str) -> dict[str, float] | None:
-    counts = {"native": 0, "python_system": 0, "python": 0}
+    counts = {"native": 0, "python_system": 0, "python": 0, "estimator": 0}
     chains = [chain for chain in text.split("\n\n") if chain.strip()]
     for chain in chains:
         counts[_kind(chain)] += 1
+        counts["estimator"] += _is_estimator(chain)
     return {name: count / len(chains) for name, count in counts.items()} if chains else None
+
+
+def _is_estimator(chain: str) -> bool:
+    """Whether a sample is in a function of estimate.c, or in what it calls."""
+    return any("_kernel.abi3.so" in line and (line.split()[1:2] or [""])[0].startswith("bc_path_")
+               for line in chain.strip().splitlines()[:4])  # fmt: skip
 
 
 def _kind(chain: str) -> str:

@@ -190,19 +190,29 @@ static void round_of_frames(bc_kernel *kernel, int hostile) {
     bc_outlet *outlets = calloc(OUTLETS, sizeof *outlets), *pointers[OUTLETS];
     bc_record *records = calloc(OUTLETS * CAPACITY, sizeof *records);
     uint32_t tags[OUTLETS], python = 0;
+    bc_cipher *ciphers[OUTLETS];
     REQUIRE(outlets && records);
+    uint8_t master[28];
+    for (unsigned place = 0; place < sizeof master; place++)
+        master[place] = (uint8_t)draw(256);
     hostile_network = hostile && draw(2);
     hostile_cipher = hostile && draw(2);
     for (int number = 0; number < OUTLETS; number++) {
         shape(&outlets[number], &records[number * CAPACITY], &tags[number], hostile && draw(3) == 0);
         pointers[number] = &outlets[number];
+        ciphers[number] = malloc(sizeof(bc_cipher));
+        REQUIRE(ciphers[number]);
+        if (draw(2) && bc_cipher_open(ciphers[number], master)) {
+            outlets[number].cipher = ciphers[number];
+            outlets[number].tag_size = (uint8_t)(hostile && draw(3) == 0 ? draw(256) : CIPHER_TAG);
+        }
         if (draw(2)) {
             outlets[number].path = malloc(sizeof(bc_path));
             bc_path_open(outlets[number].path, &estimation);
         }
         python += outlets[number].socket < 0;
     }
-    uint64_t sent = 0, frames_packets = 0;
+    uint64_t sent = 0;
     for (int number = 0; number < 4; number++) {
         uint32_t size = draw(3) ? 1 + draw(9000) : draw(2) ? 1 + draw(48 * CHUNK * 3) : CHUNK * (1 + draw(100));
         uint8_t *payload = malloc(size);  /* exactly, so that reading on is seen */
@@ -226,13 +236,14 @@ static void round_of_frames(bc_kernel *kernel, int hostile) {
         REQUIRE((uint64_t)left == datagrams - datagrams_before);
         REQUIRE(hostile || drops == 0);
         sent += (uint64_t)left;
-        frames_packets += packets;
         free(payload);
     }
     REQUIRE(sent == total(outlets, offsetof(bc_outlet, packets)));
     REQUIRE(total(outlets, offsetof(bc_outlet, octets)) <= sent * (CHUNK + DESCRIPTOR));
     for (uint32_t number = 0; number < OUTLETS; number++)
         free(outlets[number].path);
+    for (uint32_t number = 0; number < OUTLETS; number++)
+        free(ciphers[number]);
     free(outlets);
     free(records);
 }

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi
 
+from broadcaster.clock import WallClock
+from broadcaster.errors import ConfigurationError
 from tests.rtp_viewer import GCM, KEY_SIZES, Keys
-from workers.forward import srtp
-from workers.forward.srtp import TAG_SIZE, SrtpSession
+from workers.forward import default_fanout, srtp
+from workers.forward.srtp import CHOICE, TAG_SIZE, SrtpSession, kernel, kernel_ffi
+
+needs_cipher = pytest.mark.skipif(srtp.obstacle() is not None, reason=str(srtp.obstacle()))
 
 
 def keys(profile: int) -> Keys:
@@ -64,3 +72,77 @@ def test_rtcp_passes_both_ways_and_forgeries_do_not(profile: int) -> None:
     assert mine.unprotect_rtcp(bytes(flipped)) is None
     assert mine.unprotect_rtcp(b"") is None
     assert mine.unprotect_rtcp(bytes(5000)) is None
+
+
+def by_the_book(master: bytes, sequence: int, header: bytes, payload: bytes) -> bytes:
+    """RFC 7714 section 8, with keys as of RFC 3711 section 4.3."""
+
+    def derive(label: int) -> bytes:
+        block = int.from_bytes(master[16:] + bytes(4), "big") ^ label << 64
+        encryptor = Cipher(algorithms.AES(master[:16]), modes.ECB()).encryptor()
+        return encryptor.update(block.to_bytes(16, "big"))
+
+    start = bytes(2) + header[8:12] + (sequence & 0xFFFFFFFFFFFF).to_bytes(6, "big")
+    nonce = bytes(one ^ other for one, other in zip(start, derive(2)[:12], strict=True))
+    return header + AESGCM(derive(0)).encrypt(nonce, payload, header)
+
+
+def seal(session: SrtpSession, sequence: int, header: int, packet: bytes) -> tuple[int, bytes]:
+    """The packet stands at the end of its memory but for the tag, so that a sanitizer or guard sees who goes on."""
+    memory = kernel_ffi.new("uint8_t[]", len(packet) + 16)
+    size = kernel_ffi.new("int *", len(packet))
+    kernel_ffi.memmove(memory, packet, len(packet))
+    error = kernel.bc_seal(session.cipher, sequence, header, memory, size)
+    return error, bytes(kernel_ffi.buffer(memory, size[0]))
+
+
+@needs_cipher
+@given(
+    st.binary(min_size=28, max_size=28),
+    st.integers(0, 2**48 - 1),
+    st.binary(min_size=12, max_size=300),
+    st.one_of(st.binary(max_size=300), st.integers(0, 1500).map(lambda size: b"\x5a" * size)),
+)
+@example(bytes(28), 2**48 - 1, bytes(12), bytes(127))
+@example(bytes(28), 0x10000, bytes(129), bytes(128))
+def test_the_kernels_cipher_does_what_the_rfc_says(master: bytes, sequence: int, header: bytes, payload: bytes) -> None:
+    session = SrtpSession(Keys(GCM, master, bytes(28)))
+    assert seal(session, sequence, len(header), header + payload) == (0, by_the_book(master, sequence, header, payload))
+
+
+@needs_cipher
+def test_a_receiver_follows_the_kernels_cipher_when_numbers_wrap() -> None:
+    session = SrtpSession(keys(GCM))
+    receiver = Session(Policy(key=b"t" * 28, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=GCM))
+    for sequence in range(0xFFF0, 0x3_0010, 0x10):
+        packet = rtp(sequence & 0xFFFF)
+        assert receiver.unprotect(seal(session, sequence, 12, packet)[1]) == packet
+
+
+@needs_cipher
+def test_the_kernels_cipher_takes_no_number_twice() -> None:
+    session = SrtpSession(keys(GCM))
+    packet = rtp(5)
+    assert seal(session, 5, 12, packet)[0] == 0
+    assert seal(session, 5, 12, packet) == (1, packet)
+    assert seal(session, 4, 12, packet) == (1, packet)
+    assert seal(session, 6, 12, rtp(6))[0] == 0
+
+
+@needs_cipher
+def test_only_the_profile_that_it_knows_gets_the_kernels_cipher(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [SrtpSession(keys(profile)).cipher is not None for profile in KEY_SIZES] == [
+        profile == GCM for profile in KEY_SIZES
+    ]
+    monkeypatch.setenv(CHOICE, "libsrtp")
+    assert SrtpSession(keys(GCM)).cipher is None
+
+
+def test_a_choice_of_ciphers_that_cannot_be_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CHOICE, "rot13")
+    with pytest.raises(ConfigurationError, match="native or libsrtp"):
+        default_fanout(WallClock.anchored())
+    monkeypatch.setenv(CHOICE, "native")
+    monkeypatch.setattr(srtp, "kernel", None)
+    with pytest.raises(ConfigurationError, match="the C kernel was not built"):
+        default_fanout(WallClock.anchored())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from broadcaster.adaptation import policy
 from broadcaster.adaptation.decision import Decision, Rule, State
@@ -210,12 +210,13 @@ class ViewerAdapter:
         return decision
 
     def _see(self, now: float, sample: Sample, path: PathState) -> Sample:
-        return replace(
-            sample,
+        return Sample(
             packet_loss=self._loss.update(now, sample.packet_loss),
+            rtt=sample.rtt,
+            jitter=sample.jitter,
+            estimate=path.estimate,
             sent_bitrate=self._sent.update(now, sample.sent_bitrate),
             rtt_min=self._rtt_min.update(now, sample.rtt),
-            estimate=path.estimate,
         )
 
     def _decide(self, seen: Sample, path: PathState) -> Decision | None:

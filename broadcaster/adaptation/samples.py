@@ -31,13 +31,19 @@ class Sample:
     rtt_min: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, known(getattr(self, field.name)))
+        # A worker makes two of these for each viewer and second, so what is as it should be costs next to nothing.
+        for name in _NAMES:
+            value = getattr(self, name)
+            if value is not None and not (type(value) is float and 0.0 <= value < math.inf):
+                object.__setattr__(self, name, known(value))
         if self.packet_loss is not None and self.packet_loss > 1.0:
             object.__setattr__(self, "packet_loss", 1.0)
 
     def as_dict(self) -> dict[str, float | None]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: getattr(self, name) for name in _NAMES}
+
+
+_NAMES = tuple(field.name for field in fields(Sample))
 
 
 def known(value: object) -> float | None:

@@ -8,7 +8,7 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, repeat
 from typing import Any, Protocol
@@ -29,8 +29,9 @@ from workers.forward.packets import (
     packetise,
     packets_of,
 )
-from workers.forward.srtp import protect
+from workers.forward.srtp import SrtpSession, protect
 from workers.forward.state import ffi as state_ffi
+from workers.forward.state import lib
 
 UDP_SEGMENT = 103
 """Linux's socket option to cut one send into datagrams of equal size (udp(7), include/uapi/linux/udp.h)."""
@@ -279,7 +280,7 @@ class PythonFanout:
             for start in range(0, batch.end, layout.stride):
                 outlet.number_transport(self._view, start)
         self._lengths_view[: len(sizes)] = sizes
-        if any(map(protect, repeat(outlet.srtp.context, count), layout.pointers, self._length_pointers)):
+        if any(self._protect(outlet.srtp, layout, sequence, count)):
             state.drops += count
             return 0
         path = outlet.path
@@ -302,6 +303,13 @@ class PythonFanout:
         if len(sent) < count:
             state.drops += count - len(sent)
         return len(sent)
+
+    def _protect(self, srtp: SrtpSession, layout: _Layout, sequence: int, count: int) -> Iterator[int]:
+        """Protect what was packed, from number `sequence` on; of each packet an error, or 0."""
+        if srtp.cipher is None:
+            return map(protect, repeat(srtp.context, count), layout.pointers, self._length_pointers)
+        numbers, header = range(sequence, sequence + count), repeat(layout.prefix - DESCRIPTOR_SIZE)
+        return map(lib.bc_seal, repeat(srtp.cipher), numbers, header, layout.pointers, self._length_pointers)
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         sent = self._resend(outlet, lost)

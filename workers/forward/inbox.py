@@ -28,6 +28,8 @@ class Inbox:
         self.state = ffi.new("bc_inbox *", {"rate": rate, "allowance": rate})
         self.state.srtp = address_of(session.incoming)
         self.state.shortest = 8 + 4 + max(_TAG, session.tag_size)
+        self.consent = ffi.addressof(self.state, "consent")
+        """A bc_consent: which checks are answered by the kernel."""
         feedback = self.feedback = self.state.feedback
         feedback.ssrc = ssrc
         if path is not None:

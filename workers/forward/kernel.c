@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#include "cipher.h"
 #include "feedback.h"
 #include "estimate.h"
 #include "kernel.h"
@@ -32,6 +33,7 @@ enum {
     MAX_EXTENSIONS = 32,
     MAX_PREFIX = HEADER + MAX_EXTENSIONS + DESCRIPTOR,
     MAX_TAG = 16,
+    CIPHER_TAG = 16,            /* bc_seal's */
     MAX_STRIDE = MAX_PREFIX + CHUNK + MAX_TAG,
     MAX_PACKETS = 4096,         /* of a frame: more than the frame link carries */
     MESSAGES = 64,              /* in one sendmmsg */
@@ -212,6 +214,7 @@ static int is_sound(const bc_outlet *outlet) {
            size % 4 == 0 && outlet->tag_size <= MAX_TAG &&
            (outlet->time_at == 0 || outlet->time_at + 3u <= size) &&
            (outlet->transport_at == 0 || outlet->transport_at + 2u <= size) && outlet->payload_type < 128 &&
+           (outlet->cipher == NULL || outlet->tag_size == CIPHER_TAG) &&
            outlet->address_size >= sizeof(struct sockaddr_in) && outlet->address_size <= sizeof outlet->address;
 }
 
@@ -293,14 +296,18 @@ static int build(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame, ui
         uint32_t offset = number * CHUNK;
         uint32_t left = frame->size - offset, chunk = left < CHUNK ? left : CHUNK;
         prefix[1] = outlet->payload_type | (left <= CHUNK ? 0x80 : 0);
-        put16(prefix + 2, (uint32_t)(sequence++ & 0xFFFF));
+        put16(prefix + 2, (uint32_t)(sequence & 0xFFFF));
         prefix[prefix_size - DESCRIPTOR] = number == 0 ? 0x90 : 0x80;
         if (outlet->transport_at)
             put16(prefix + HEADER + outlet->transport_at, transport_sequence++);
         memcpy(packet, prefix, MAX_PREFIX); /* a constant is faster; what is too much is written over */
         copy(packet + prefix_size, frame->payload + offset, chunk);
         int plain = (int)(prefix_size + chunk), protected = plain;
-        if (kernel->protect(outlet->srtp, packet, &protected) || protected != plain + outlet->tag_size)
+        int refused = outlet->cipher != NULL
+                          ? bc_seal(outlet->cipher, sequence, prefix_size - DESCRIPTOR, packet, &protected)
+                          : kernel->protect(outlet->srtp, packet, &protected);
+        sequence++;
+        if (refused || protected != plain + outlet->tag_size)
             return 0;
         packet += protected;
     }

@@ -1,6 +1,6 @@
 /* What the kernel and Python share. Also read by cffi, which knows neither conditions nor includes.
 
-   Needs estimate.h. */
+   Needs cipher.h and estimate.h. */
 
 /* A frame that a viewer was sent: enough to tell any of its packets by sequence number. */
 typedef struct {
@@ -25,6 +25,7 @@ typedef struct {
 /* The sending state of one viewer. */
 typedef struct {
     void *srtp;             /* libsrtp's srtp_t */
+    bc_cipher *cipher;      /* protects media; NULL: `srtp` does. Never changed once a packet has left */
     bc_path *path;          /* is told what leaves under transport-wide numbers; NULL: nobody is */
     bc_record *records;     /* a ring of `capacity` records, of which the newest is number recorded - 1 */
     uint64_t recorded;

@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 _HERE = Path("workers/forward")
-_PARTS = ("feedback", "estimate", "kernel", "receive")
+_PARTS = ("cipher", "feedback", "estimate", "kernel", "consent", "receive")
 
 builder = FFI()
 for _part in _PARTS:

@@ -18,7 +18,7 @@ from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
 from workers.forward.packets import packets_of
-from workers.forward.srtp import DIRECT
+from workers.forward.srtp import DIRECT, check_choice
 from workers.forward.state import address_of, ffi, lib
 
 log = logging.getLogger(__name__)
@@ -107,8 +107,9 @@ class NativeFanout:
 def default_fanout(clock: WallClock) -> Fanout:
     """The fan-out that the environment asks for, or else the fastest there is.
 
-    Raises ConfigurationError when BEAMCAST_FANOUT asks for what is not there.
+    Raises ConfigurationError when BEAMCAST_FANOUT or BEAMCAST_CIPHER asks for what is not there.
     """
+    check_choice()
     choice = os.environ.get(CHOICE, "")
     if choice not in {"", "native", "python"}:
         raise ConfigurationError(f"{CHOICE} is {choice!r}; it can be native or python.")

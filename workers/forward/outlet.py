@@ -226,6 +226,7 @@ class Outlet:
         parameters, state = self.parameters, self.state
         if DIRECT:
             state.srtp = address_of(self.srtp.context)
+        state.cipher = self.srtp.cipher or ffi.NULL
         state.ssrc = parameters.ssrc
         state.payload_type = parameters.payload_type
         state.tag_size = self.srtp.tag_size

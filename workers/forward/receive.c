@@ -1,7 +1,7 @@
 /* The receiving side: many datagrams in one call, strangers dropped, RTCP reduced to a record per viewer.
 
    It judges datagrams as mux.py does, which is its twin in Python. Only addresses that an authentic check came from are
-   in the table, so nobody else gets as far as the cipher. */
+   in the table, so nobody else gets as far as the cipher, or is answered. */
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -16,6 +16,7 @@
 
 #include "feedback.h"
 #include "estimate.h"
+#include "consent.h"
 #include "receive.h"
 
 enum {
@@ -220,7 +221,21 @@ static void hear(bc_receiver *receiver, bc_inbox *inbox, uint8_t *data, uint32_t
     batch->urgent[batch->urgent_count++] = inbox->number;
 }
 
-static void judge(bc_receiver *receiver, uint32_t number, double now, bc_batch *batch) {
+/* Answer a consent check; 0 when it is not one that is answered here. */
+static int consents(bc_inbox *inbox, const struct msghdr *header, uint32_t size, int socket, double now,
+                    bc_batch *batch) {
+    uint8_t answer[96];
+    uint32_t length = bc_consent_answer(&inbox->consent, header->msg_iov->iov_base, size, socket, header->msg_name,
+                                        header->msg_namelen, now, answer);
+    if (!length)
+        return 0;
+    batch->checks++;
+    if (sendto(socket, answer, length, MSG_DONTWAIT, header->msg_name, header->msg_namelen) < 0)
+        batch->unsent++;
+    return 1;
+}
+
+static void judge(bc_receiver *receiver, uint32_t number, int socket, double now, bc_batch *batch) {
     const struct msghdr *header = &receiver->headers[number].msg_hdr;
     uint32_t size = receiver->headers[number].msg_len;
     uint8_t *data = header->msg_iov->iov_base;
@@ -228,11 +243,14 @@ static void judge(bc_receiver *receiver, uint32_t number, double now, bc_batch *
         batch->dropped_malformed++;
         return;
     }
-    if (data[0] >= 4) {
-        place place;
-        const slot *slot = NULL;
-        if (place_of(header->msg_name, header->msg_namelen, &place))
-            slot = &receiver->slots[seek(receiver, &place)];
+    place place;
+    const slot *slot = NULL;
+    if (place_of(header->msg_name, header->msg_namelen, &place))
+        slot = &receiver->slots[seek(receiver, &place)];
+    if (data[0] < 4) {
+        if (slot != NULL && slot->inbox != NULL && consents(slot->inbox, header, size, socket, now, batch))
+            return;
+    } else {
         if (slot == NULL || !slot->place.family) {
             batch->dropped_strangers++;
             return;
@@ -252,6 +270,7 @@ static void judge(bc_receiver *receiver, uint32_t number, double now, bc_batch *
 
 uint32_t bc_drain(bc_receiver *receiver, int socket, uint32_t count, double now, bc_batch *batch) {
     batch->dropped_malformed = batch->dropped_strangers = batch->dropped_media = batch->heard = 0;
+    batch->checks = batch->unsent = 0;
     batch->left = batch->urgent_count = 0;
     if (count > BC_BATCH)
         count = BC_BATCH;
@@ -265,6 +284,6 @@ uint32_t bc_drain(bc_receiver *receiver, int socket, uint32_t count, double now,
     if (taken < 0)
         return 0;
     for (uint32_t number = 0; number < (uint32_t)taken; number++)
-        judge(receiver, number, now, batch);
+        judge(receiver, number, socket, now, batch);
     return (uint32_t)taken;
 }

@@ -1,12 +1,13 @@
 /* A worker's sockets, emptied in batches. Also read by cffi, which knows neither conditions nor includes.
 
-   Needs feedback.h. */
+   Needs feedback.h and consent.h. */
 
 #define BC_BATCH 64
 
 /* What a viewer says over UDP, decrypted and reduced. */
 typedef struct {
     bc_feedback feedback;
+    bc_consent consent;
     void *srtp;             /* libsrtp's srtp_t for what the viewer sends */
     double rate;            /* RTCP datagrams that it may send in a second, and at once */
     double allowance;       /* how many it may send now */
@@ -27,6 +28,7 @@ typedef struct {
 /* What one drain found: counters, what is left to Python, and whom Python should hear at once. */
 typedef struct {
     uint32_t dropped_malformed, dropped_strangers, dropped_media, heard;
+    uint32_t checks, unsent;    /* checks that were answered here, and answers that did not leave */
     uint32_t left, urgent_count;
     bc_datagram datagrams[64];
     uint32_t urgent[64];    /* numbers of viewers with NACK, PLI, FIR or BYE */

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import pylibsrtp
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi, lib
+
+from broadcaster.errors import ConfigurationError
+from workers.forward.state import ffi as kernel_ffi
+from workers.forward.state import lib as kernel
+
+CHOICE = "BEAMCAST_CIPHER"
+"""The environment variable that forces what protects media: "native" (cipher.c) or "libsrtp"."""
 
 WINDOW = 128
 """Packets of the replay window of outgoing streams: none is ever sent out of order, so small and cheap does."""
@@ -19,6 +27,9 @@ TAG_SIZE = {
     Policy.SRTP_PROFILE_AEAD_AES_256_GCM: 16,
 }
 """Octets that protection adds to an RTP packet (RFC 3711 section 4.2, RFC 7714 section 13), by libsrtp's profile."""
+
+_MASTER_SIZE = 16 + 12
+"""Octets of AES-128-GCM's master key and salt (RFC 7714 section 12)."""
 
 _FAILED = 1
 """srtp_err_status_fail, "unspecified failure"."""
@@ -59,11 +70,42 @@ DIRECT: bool = {ffi.typeof(one).cname for one in (lib.srtp_protect, lib.srtp_unp
 protect: Protect = lib.srtp_protect if DIRECT else _protect_through_session
 
 
+def obstacle() -> str | None:
+    """Why the kernel's own cipher cannot be used here; None when it can."""
+    if kernel is None:
+        return "the C kernel was not built"
+    if not kernel.bc_cipher_open(kernel_ffi.new("bc_cipher *"), bytes(_MASTER_SIZE)):
+        return "this processor has no VAES and VPCLMULQDQ"
+    return None
+
+
+def check_choice() -> bool:
+    """Whether the environment lets the kernel's own cipher be used, where there is one.
+
+    Raises ConfigurationError when BEAMCAST_CIPHER asks for what is not there.
+    """
+    choice = os.environ.get(CHOICE, "")
+    if choice not in {"", "native", "libsrtp"}:
+        raise ConfigurationError(f"{CHOICE} is {choice!r}; it can be native or libsrtp.")
+    if choice == "native" and (reason := obstacle()) is not None:
+        raise ConfigurationError(f"The native cipher cannot be used: {reason}; set {CHOICE}=libsrtp.")
+    return choice != "libsrtp"
+
+
+def _open_cipher(keys: SrtpKeys) -> Any:
+    if kernel is None or keys.profile != Policy.SRTP_PROFILE_AEAD_AES_128_GCM or not check_choice():
+        return None
+    cipher = kernel_ffi.new("bc_cipher *")
+    return cipher if kernel.bc_cipher_open(cipher, keys.tx_key) else None
+
+
 class SrtpSession:
     """The private sessions of one viewer.
 
-    RTP goes through `protect(self.context, ...)`. One session holds both SSRCs of the viewer and must be used from
-    one thread. A sequence number is never protected twice: under GCM that would reuse a nonce.
+    Media goes through the kernel's `bc_seal(self.cipher, ...)` where there is a cipher, all of it, and else through
+    `protect(self.context, ...)`, as resends do always, which have an SSRC of their own: what counts the packets of an
+    SSRC is in one place only. One session holds both SSRCs of the viewer and must be used from one thread. A sequence
+    number is never protected twice: under GCM that would reuse a nonce.
     """
 
     def __init__(self, keys: SrtpKeys) -> None:
@@ -74,6 +116,8 @@ class SrtpSession:
         incoming.window_size = WINDOW
         self._tx = Session(outgoing)
         self._rx = Session(incoming)
+        self.cipher: Any = _open_cipher(keys)
+        """A bc_cipher (cipher.h), None where libsrtp protects media."""
         self.context: Any = self._tx._srtp[0] if DIRECT else self._tx
         self.incoming: Any = self._rx._srtp[0] if DIRECT else self._rx
 

@@ -17,7 +17,7 @@ except ImportError:
     from cffi import FFI
 
     ffi, lib = FFI(), None
-    for part in ("feedback", "estimate", "kernel", "receive"):
+    for part in ("cipher", "feedback", "estimate", "kernel", "consent", "receive"):
         ffi.cdef((File(__file__).parent / f"{part}.h").read_text())
 
 RECORD = struct.Struct("@QQdII6s2x")

@@ -7,8 +7,10 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import selectors
 import socket
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from broadcaster.errors import ConfigurationError
 from workers.transport import addresses
@@ -21,6 +23,9 @@ from workers.transport.tcp import TcpFlow
 _logger = logging.getLogger(__name__)
 
 _NOT_HERE = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV))
+_BATCHES = 4
+"""Of datagrams that a socket may give before others have their turn: a millisecond's work. A turn of the loop costs as
+much as half a batch."""
 _TURNS = 3
 """Turns of the loop between an accepted connection and its flow."""
 _CHOICES = 20
@@ -42,6 +47,8 @@ class Endpoint:
         self._certificate = Certificate.generateCertificate()
         self._mux = Mux(self._certificate, settings)
         self._udp: dict[str, socket.socket] = {}
+        self._waiting = selectors.DefaultSelector()
+        """All UDP sockets, so that the event loop watches one descriptor, and one call tells which of them to read."""
         self._tcp: dict[str, asyncio.Server] = {}
         self._binding = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -134,6 +141,7 @@ class Endpoint:
                 hang_up(flow)
             await asyncio.sleep(0)  # a connection ends at the next turn of the loop
         self._release()
+        self._waiting.close()
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self._settings.tick, self._tick)
@@ -157,8 +165,9 @@ class Endpoint:
     def _release(self) -> None:
         if self._pausing is not None:
             self._pausing.cancel()
+        self._loop.remove_reader(self._waiting)
         for local in self._udp.values():
-            self._loop.remove_reader(local.fileno())
+            self._waiting.unregister(local)
             local.close()
         self._udp.clear()
         for server in self._tcp.values():
@@ -185,37 +194,45 @@ class Endpoint:
             undo.pop_all()
         self._udp[address] = datagrams
         self.port = port
+        self._waiting.register(datagrams, selectors.EVENT_READ)
         if self._pausing is None:
-            self._loop.add_reader(datagrams.fileno(), self._readable, datagrams)
+            self._loop.add_reader(self._waiting, self._readable)
 
     def _prepare(self, datagrams: socket.socket) -> None:
         datagrams.setblocking(False)
         datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._settings.receive_buffer)
         datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._settings.send_buffer)
 
-    def _readable(self, datagrams: socket.socket) -> None:
-        more = self._mux.receiver.drain(datagrams)
+    def _drain(self) -> bool:
+        """Take what waits at the sockets, within limits; whether there may be more."""
+        self._looked = self._loop.time()
+        drain, more = self._mux.receiver.drain, False
+        for datagrams in self._udp.values() if len(self._udp) == 1 else self._ready():
+            more = all(drain(datagrams) for _ in range(_BATCHES)) or more
+        return more
+
+    def _ready(self) -> list[socket.socket]:
+        return [cast(socket.socket, key.fileobj) for key, _ in self._waiting.select(0)]
+
+    def _readable(self) -> None:
+        more = self._drain()
         pause = 0.0 if more else self._pause()
         if pause:
-            self._looked = self._loop.time()
-            for one in self._udp.values():
-                self._loop.remove_reader(one.fileno())
+            self._loop.remove_reader(self._waiting)
             self._pausing = self._loop.call_later(pause, self._look)
 
     def _look(self) -> None:
         """The pause is over. Another follows while there is something to read each time."""
         assert self._pausing is not None
         self._pausing.cancel()
-        self._looked = self._loop.time()
         before = self._mux.statistics.datagrams
-        more = [self._mux.receiver.drain(datagrams) for datagrams in self._udp.values()]
-        pause = 0.0 if any(more) or self._mux.statistics.datagrams == before else self._pause()
-        if pause:
-            self._pausing = self._loop.call_later(pause, self._look)
+        more = self._drain()
+        pause = 0.0 if self._mux.statistics.datagrams == before else self._pause()
+        if more or pause:
+            self._pausing = self._loop.call_later(0.0 if more else pause, self._look)
             return
         self._pausing = None
-        for datagrams in self._udp.values():
-            self._loop.add_reader(datagrams.fileno(), self._readable, datagrams)
+        self._loop.add_reader(self._waiting, self._readable)
 
     def _pause(self) -> float:
         if self._mux.connecting:

@@ -33,7 +33,7 @@ class TransportSettings:
     datagram_size: int = 2048
     """Larger ones are dropped. A ClientHello datagram has up to 1408 bytes, media less than an Ethernet frame."""
     drain: int = 64
-    """Datagrams that one wake-up takes from a socket before others have their turn."""
+    """Datagrams that are taken from a socket at once."""
     pause: float = 0.02
     """Between two looks at the sockets while media flows: a wake-up for each report costs more than the report. So long
     may a NACK wait, which libwebrtc sends as often. While any viewer connects there is no pause."""
@@ -194,7 +194,7 @@ class Mux:
     def tick(self, now: float) -> None:
         """Close what has been silent for too long; called about once a second."""
         for peer in [peer for peer in self.peers if now > peer.deadline]:
-            peer.expire()
+            peer.expire(now)
         for flow in [flow for flow in self.flows.values() if not flow.authenticated and now > flow.deadline]:
             self.statistics.tcp_refused += 1
             flow.abort()

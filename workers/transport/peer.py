@@ -14,6 +14,7 @@ from broadcaster.errors import OfferError
 from workers.transport import records
 from workers.transport.aiortc_compat import FINGERPRINT_ALGORITHMS, DtlsServer, SrtpKeys
 from workers.transport.path import Address, Path
+from workers.transport.receive import PlainChecks
 
 if TYPE_CHECKING:
     from workers.forward.inbox import Inbox
@@ -97,8 +98,8 @@ class PeerTransport:
         self.state: State = "new"
         self.ufrag = ""
         self.password = ""
-        self.restart()
         self.deadline = _now() + mux.settings.connect_timeout
+        self.restart()
 
     def restart(self) -> tuple[str, str]:
         """An ICE restart (RFC 8445, section 9): a new (ufrag, password).
@@ -111,6 +112,7 @@ class PeerTransport:
         ufrag = self.ufrag.encode()
         self._passwords[ufrag] = self.password.encode()
         self._mux.by_ufrag[ufrag] = self
+        self._delegate()
         return self.ufrag, self.password
 
     def listen(self, open_inbox: Callable[[], Inbox], on_heard: Callable[[], None]) -> None:
@@ -119,6 +121,7 @@ class PeerTransport:
         """
         self.on_heard = on_heard
         self._mux.receiver.listen(self, open_inbox)
+        self._delegate()
 
     def alive(self) -> None:
         """The RTCP just handed over decrypts: the viewer still wants what we send.
@@ -158,7 +161,7 @@ class PeerTransport:
         return self._passwords[ufrag]
 
     def has_seen(self, transaction: bytes) -> bool:
-        return transaction in self._seen
+        return transaction in self._seen or self._mux.receiver.has_seen(self, transaction)
 
     def is_at(self, path: Path) -> bool:
         """Whether this peer is reached at the address of `path` at the moment."""
@@ -183,6 +186,7 @@ class PeerTransport:
             self.deadline = _now() + settings.consent_timeout
         if self.state == "new":
             self.state = "checking"
+        self._delegate()
 
     def records(self, data: bytes) -> None:
         """DTLS from an address that is ours."""
@@ -213,11 +217,14 @@ class PeerTransport:
         self._mux.disown(path.address)
         if path.is_same(self.path):
             self.path = None
+            self._delegate()
             self.deadline = min(self.deadline, _now() + _TCP_GRACE)
 
-    def expire(self) -> None:
-        """The deadline has passed."""
-        self.close("timeout" if self.state == "connected" else "failed")
+    def expire(self, now: float) -> None:
+        """The deadline has passed, as far as one knows who sees only some of the checks."""
+        self._recall()
+        if now > self.deadline:
+            self.close("timeout" if self.state == "connected" else "failed")
 
     async def _connect(self, dtls: DtlsServer) -> None:
         try:
@@ -240,6 +247,22 @@ class PeerTransport:
 
     def _send(self, data: bytes) -> bool:
         return self.path is not None and self.path.send(data)
+
+    def _delegate(self) -> None:
+        """Let the receiver answer the checks that change nothing. To be called when it changes which these are."""
+        if self.state != "connected":
+            return
+        self._recall()
+        checks, path = None, self.path
+        if len(self._passwords) == 1 and path is not None and not path.is_tcp:
+            [(ufrag, password)] = self._passwords.items()
+            checks = PlainChecks(ufrag, password, path, self._nomination)
+        self._mux.receiver.answer(self, checks)
+
+    def _recall(self) -> None:
+        """Take in what the receiver has answered."""
+        checked_at = self._mux.receiver.take_checked_at(self)
+        self.deadline = max(self.deadline, checked_at + self._mux.settings.consent_timeout)
 
     def _learn(self, address: Address) -> None:
         if len(self.addresses) >= self._mux.settings.addresses_per_peer:

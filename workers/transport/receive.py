@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +20,7 @@ from broadcaster.errors import ConfigurationError
 from workers.forward.inbox import Inbox
 from workers.forward.native import obstacle
 from workers.forward.state import address_of, address_tuple, ffi, lib, socket_address
-from workers.transport.path import Address, UdpPath
+from workers.transport.path import Address, Path, UdpPath
 
 if TYPE_CHECKING:
     from workers.transport.mux import Mux
@@ -46,8 +48,29 @@ class Receiver(Protocol):
 
     def forget(self, address: Address) -> None: ...
 
+    def answer(self, peer: PeerTransport, checks: PlainChecks | None) -> None:
+        """From now on answer these checks of a peer that listens, if this receiver does such things; None: no more."""
+
+    def take_checked_at(self, peer: PeerTransport) -> float:
+        """When the last check was answered here, monotonic seconds; -inf when none was since the last call."""
+
+    def has_seen(self, peer: PeerTransport, transaction: bytes) -> bool:
+        """Whether a check with this id was answered here lately."""
+
     def closed(self, peer: PeerTransport) -> None:
         """The peer listens no more; its addresses are forgotten already."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainChecks:
+    """Checks that change nothing and only keep consent: of these credentials, from where the viewer is already, with no
+    higher nomination.
+    """
+
+    ufrag: bytes
+    password: bytes
+    path: Path
+    nomination: int
 
 
 class PythonReceiver:
@@ -75,11 +98,20 @@ class PythonReceiver:
 
     def forget(self, address: Address) -> None: ...
 
+    def answer(self, peer: PeerTransport, checks: PlainChecks | None) -> None: ...
+
+    def take_checked_at(self, peer: PeerTransport) -> float:
+        return -math.inf
+
+    def has_seen(self, peer: PeerTransport, transaction: bytes) -> bool:
+        return False
+
     def closed(self, peer: PeerTransport) -> None: ...
 
 
 class NativeReceiver:
-    """The same by the kernel (receive.c): strangers and RTCP never become Python objects; STUN and DTLS do.
+    """The same by the kernel (receive.c): strangers, RTCP and plain checks never become Python objects; other STUN and
+    DTLS do.
 
     Raises ConfigurationError where there is no kernel.
     """
@@ -114,6 +146,8 @@ class NativeReceiver:
         statistics.malformed += batch.dropped_malformed
         statistics.strangers += batch.dropped_strangers
         statistics.media_dropped += batch.dropped_media
+        statistics.checks += batch.checks
+        statistics.sends_dropped += batch.unsent
         for number in urgent:
             if number in self._listening:
                 mux.heard(self._listening[number][0])
@@ -123,6 +157,7 @@ class NativeReceiver:
 
     def listen(self, peer: PeerTransport, open_inbox: Callable[[], Inbox]) -> None:
         inbox = open_inbox()
+        inbox.state.consent.checked_at = -math.inf
         number = self._numbers[peer] = inbox.state.number = next(self._next) & 0xFFFFFFFF
         self._listening[number] = peer, inbox
         for address in peer.addresses:
@@ -141,6 +176,38 @@ class NativeReceiver:
         if len(address) != 3:
             where = socket_address(address)
             lib.bc_forget(self._receiver, where, len(where))
+
+    def answer(self, peer: PeerTransport, checks: PlainChecks | None) -> None:
+        consent = self._consent(peer)
+        if consent is None:
+            return
+        consent.ufrag_size = 0
+        if checks is not None:
+            where = socket_address(checks.path.address)
+            consent.socket, consent.nomination = checks.path.socket.fileno(), checks.nomination
+            consent.address_size = len(where)
+            consent.address[0 : len(where)] = where
+            lib.bc_consent_open(consent, checks.ufrag, len(checks.ufrag), checks.password, len(checks.password))
+
+    def take_checked_at(self, peer: PeerTransport) -> float:
+        consent = self._consent(peer)
+        if consent is None:
+            return -math.inf
+        at: float = consent.checked_at
+        consent.checked_at = -math.inf
+        return at
+
+    def has_seen(self, peer: PeerTransport, transaction: bytes) -> bool:
+        consent = self._consent(peer)
+        if consent is None:
+            return False
+        seen, size = bytes(ffi.buffer(consent.seen)), len(transaction)
+        known = min(consent.checks, lib.BC_CHECKS)
+        return any(seen[start : start + size] == transaction for start in range(0, known * size, size))
+
+    def _consent(self, peer: PeerTransport) -> Any:
+        number = self._numbers.get(peer)
+        return None if number is None else self._listening[number][1].consent
 
     def closed(self, peer: PeerTransport) -> None:
         number = self._numbers.pop(peer, None)
