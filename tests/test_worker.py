@@ -21,6 +21,7 @@ from broadcaster.errors import BusUnavailableError, ConnectionClosedError, Overl
 from broadcaster.link import LinkServer, RungDemand
 from broadcaster.monitor import KEYS, QualityMonitor
 from broadcaster.stream import Rung, StreamDescription
+from workers.forward.outlet import Feedback
 from workers.streams import Feed, FeedSettings
 from workers.transport import Endpoint
 from workers.viewer import Viewer, starting_level
@@ -280,6 +281,25 @@ async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Wor
     assert viewer.carried == (viewer.adapter.level.rung, 700_000.0)
     viewer.adapter.level = viewer.adapter._levels[-1]
     assert viewer.carried == (0, 0.85 * 4e6)
+
+
+async def test_a_player_that_reports_but_sends_no_transport_wide_feedback_is_not_silent(
+    worker: Worker, bus: MemoryBus
+) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    silent = PathState(silent=9.0)
+    outlet = SimpleNamespace(
+        estimator=SimpleNamespace(state=lambda now: silent),
+        feedback=Feedback(),
+        wire_octets=0,
+        packets=0,
+        history=SimpleNamespace(repeats=0),
+    )
+    assert viewer._believe(cast(Any, outlet), 10.0, Sample()) is silent
+    outlet.feedback = Feedback(reported_at=9.5, rtt=0.04)
+    assert viewer._believe(cast(Any, outlet), 10.0, Sample(packet_loss=0.0)).silent == 0.0
+    silent = PathState(silent=9.0, measured=1)
+    assert viewer._believe(cast(Any, outlet), 11.0, Sample()) is silent, "it does send it, after all"
 
 
 async def test_overload_reaches_every_viewer_and_ends_for_every_viewer(

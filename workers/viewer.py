@@ -278,10 +278,7 @@ class Viewer(AsyncIOEventEmitter):
 
     def _adapt(self, outlet: Outlet, now: float, sample: Sample) -> None:
         """Decide on what is known now. The sound goes first, so the decision is on what it leaves of the path."""
-        if outlet.estimator is not None:
-            path = outlet.estimator.state(now)
-        else:
-            path = self._estimated_by_player(outlet, now, sample)
+        path = self._believe(outlet, now, sample)
         self._path = without(path, self._sound_bitrate) if outlet.sound_is_estimated else path
         decision = self.adapter.update(now, sample, self._path)
         if decision is not None:
@@ -292,6 +289,13 @@ class Viewer(AsyncIOEventEmitter):
             outlet.estimator.watched = self.adapter.probing
         probe = self.adapter.probe
         self._feed.forwarder.probe(outlet, probe and probe + self._sound_bitrate, self.adapter.probe_octets)
+
+    def _believe(self, outlet: Outlet, now: float, sample: Sample) -> PathState:
+        path = None if outlet.estimator is None else outlet.estimator.state(now)
+        if path is not None and (path.measured or outlet.feedback.reported_at is None):
+            return path
+        # There are players that agree to transport-wide feedback and never send it; they are not silent.
+        return self._estimated_by_player(outlet, now, sample)
 
     def _estimated_by_player(self, outlet: Outlet, now: float, sample: Sample) -> PathState:
         feedback, remb = outlet.feedback, self._remb
