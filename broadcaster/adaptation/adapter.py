@@ -29,7 +29,8 @@ class AdaptationSettings:
     before it counts, where nearly everything arrives (`arriving` of what is sent).
     `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
     Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none.
-    On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`.
+    On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`. Who has more
+    than its share goes a level down each `yielding` seconds after a change has shown.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
     packets were lost, which are told of for a while.
     `lasting`: a level that was kept for so long tells what the path carries.
@@ -57,8 +58,8 @@ class AdaptationSettings:
     alarm: float = 0.15
     patience: float = 0.3
     spare: float = 1.5
-    yielding: float = 2.0
     spare_queue: float = 0.3
+    yielding: float = 2.0
     tolerable: float = 0.12
     arriving: float = 0.9
     most_burden: float = 1.4
