@@ -295,7 +295,7 @@ async def test_a_player_that_reports_but_sends_no_transport_wide_feedback_is_not
         packets=0,
         history=SimpleNamespace(repeats=0),
     )
-    assert viewer._believe(cast(Any, outlet), 10.0, Sample()) is silent
+    assert viewer._believe(cast(Any, outlet), 10.0, Sample()).silent == 7.0, "it has said nothing at all"
     outlet.feedback = Feedback(reported_at=9.5, rtt=0.04)
     assert viewer._believe(cast(Any, outlet), 10.0, Sample(packet_loss=0.0)).silent == 0.0
     silent = PathState(silent=9.0, measured=1)

@@ -33,6 +33,9 @@ from workers.forward import Outlet, OutletParameters, SoundParameters
 from workers.streams import Feed
 from workers.transport import Candidate, Endpoint, Path, SrtpKeys
 
+FIRST_WORD = 2.0
+"""Seconds that a newcomer may be silent beyond what counts as silence: many report once a second, the first time late."""
+
 
 @dataclass(frozen=True)
 class ViewerSettings:
@@ -292,8 +295,10 @@ class Viewer(AsyncIOEventEmitter):
 
     def _believe(self, outlet: Outlet, now: float, sample: Sample) -> PathState:
         path = None if outlet.estimator is None else outlet.estimator.state(now)
-        if path is not None and (path.measured or outlet.feedback.reported_at is None):
+        if path is not None and path.measured:
             return path
+        if path is not None and outlet.feedback.reported_at is None:
+            return replace(path, silent=max(0.0, path.silent - FIRST_WORD))
         # There are players that agree to transport-wide feedback and never send it; they are not silent.
         return self._estimated_by_player(outlet, now, sample)
 
