@@ -34,7 +34,7 @@ from workers.streams import Feed
 from workers.transport import Candidate, Endpoint, Path, SrtpKeys
 
 FIRST_WORD = 2.0
-"""Seconds that a newcomer may be silent beyond what counts as silence: many report once a second, the first time late."""
+"""Seconds that a newcomer may be silent beyond what counts as silence: many report once a second, at first later."""
 
 
 @dataclass(frozen=True)
