@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -15,6 +16,10 @@ BLOCKED = 0.3
 """Seconds for which a loop may not answer while the machine had time for another thread of this process."""
 
 _TICK = 0.02
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that runs tests in the background has them ignore SIGINT, and so would every process that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class LoopWatch(threading.Thread):
