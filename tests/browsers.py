@@ -238,7 +238,7 @@ class FirefoxPage:
 async def firefox() -> AsyncIterator[FirefoxPage]:
     """A fresh Firefox ESR with one tab."""
     executable = _executable("firefox-esr", "firefox")
-    with tempfile.TemporaryDirectory(prefix="beamcast-firefox-", ignore_cleanup_errors=True) as profile:
+    async with _profile() as profile:
         preferences = "".join(
             f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in FIREFOX_PREFERENCES.items()
         )
@@ -276,6 +276,16 @@ async def firefox() -> AsyncIterator[FirefoxPage]:
             await _end(process)
             if drain is not None:
                 await drain
+
+
+@asynccontextmanager
+async def _profile() -> AsyncIterator[str]:
+    """A folder that goes away in a thread: a profile has so many files that its removal would block the loop."""
+    profile = tempfile.mkdtemp(prefix="beamcast-firefox-")
+    try:
+        yield profile
+    finally:
+        await asyncio.to_thread(shutil.rmtree, profile, ignore_errors=True)
 
 
 async def _bidi_url(stderr: asyncio.StreamReader) -> str:
