@@ -248,13 +248,12 @@ async def test_loss_lowers_the_frame_rate_and_recovery_raises_it(tmp_path: Path)
         await through_relay(page, relays, Impairment())
         await page.goto(f"{beamcast.url}/watch/main")
         await until_playing(page)
-        await published.until("connected", 5)
-        await asyncio.sleep(3)
+        await published.until("adaptation", 30, lambda data: data["to"]["rung"] == "720p")
+        await asyncio.sleep(9)  # what is lost right after a step up is taken for the step's fault, and it is taken back
         try:
             relays[0].impairment = Impairment(loss_down=0.08)
             lost_at = time.monotonic()
             # By the rule for loss, or, where a busy machine adds delay to the loss, by what the path seems to carry.
-            # Not by a climb that was under way: the next level up may have more pixels and fewer frames.
             lowered = await published.until(
                 "adaptation",
                 10,
