@@ -117,12 +117,23 @@ def test_more_frames_than_are_remembered_are_gone() -> None:
     assert sender.ask(first, 1.0) == []
 
 
-def test_repeats_wait_for_a_round_trip_and_stop_after_three() -> None:
+def test_repeats_wait_for_a_round_trip_and_stop_after_six() -> None:
     sender = Sender()
     (number, *_) = sender.send(0, 1.0)
     sent = [now for now in range(0, 600, 5) if sender.ask([number], 1.0 + now / 1000, rtt=0.0799)]
-    assert sent == [0, 80, 160]
-    assert sender.history.ignored == 120 - 3
+    assert sent == [0, 80, 160, 240, 320, 400]
+    assert sender.history.ignored == 120 - 6
+
+
+def test_what_was_repeated_in_vain_is_missed_once_its_last_repeat_can_be_there() -> None:
+    sender = Sender()
+    (number, *_) = sender.send(0, 1.0)
+    times = [1.0 + 0.11 * turn for turn in range(LIMITS.resends)]
+    assert all(sender.ask([number], now, rtt=0.1) for now in times)
+    assert sender.ask([number], times[-1] + 0.09, rtt=0.1) == []
+    assert sender.history.unaffordable == 0
+    assert sender.ask([number], times[-1] + 0.11, rtt=0.1) == []
+    assert sender.history.unaffordable == 1
 
 
 def test_an_unknown_or_tiny_round_trip_still_makes_repeats_wait() -> None:
@@ -135,7 +146,7 @@ def test_an_unknown_or_tiny_round_trip_still_makes_repeats_wait() -> None:
 
 
 class LoopingViewer(RuleBasedStateMachine):
-    """A viewer that asks for anything at any time gets its share and one burst, and each packet at most three times."""
+    """A viewer that asks for anything at any time gets its share and one burst, and each packet at most six times."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.trendline import Trendline
 
-NACK_AFTER = 0.02
-NACKS = 4
+NACK_AGAIN = 0.1
+"""Seconds after which what did not come is asked for again: what libwebrtc takes for the round-trip time until told,
+and who only receives never does."""
+
+NACKS = 10
 """Times that a packet is asked for at most."""
 
 GIVE_UP = 1.0
@@ -39,7 +42,6 @@ class Frame:
 class Player:
     """Takes packets in the order in which they arrive; times are passed in."""
 
-    rtt: float
     frames: list[Frame] = field(default_factory=list)
     shown: list[tuple[float, Level, float]] = field(default_factory=list)
     """When, which level, and how long after it was sent."""
@@ -87,7 +89,7 @@ class Player:
             if times >= NACKS:
                 del self._lost[number]
                 continue
-            if now - at >= (NACK_AFTER if times == 0 else max(self.rtt, 0.02)):
+            if times == 0 or now - at >= NACK_AGAIN:
                 self._lost[number] = (times + 1, now)
                 asked.append(number)
         return asked

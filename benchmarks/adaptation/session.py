@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from broadcaster.adaptation.controller import Controller
 from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.neighbours import Neighbours
 from broadcaster.selection import FrameSelector
+from workers.forward.history import HISTORY_LIMITS
 
 CHUNK, OVERHEAD = 1132, 60
 AT_ONCE, SLICE, SLICE_EVERY = 16, 8, 0.005
@@ -32,6 +34,9 @@ PLAIN, PLAIN_BURST = 0.25, 20_000
 ROOMY, ROOMY_BURST = 0.5, 60_000
 TIGHT, TIGHT_BURST = 0.1, 6_000
 """The same of ours (workers.forward.history), where the path has room and while it has not."""
+
+RESENDS = HISTORY_LIMITS.resends
+"""Of one packet."""
 
 LOOK = 0.02
 FEEDBACK = 3
@@ -62,6 +67,7 @@ class Viewer:
     sequence: int = 0
     media: int = 0
     kept: dict[int, int] = field(default_factory=dict)
+    resent: dict[int, tuple[int, float]] = field(default_factory=dict)
     budget: float = PLAIN_BURST
     earned_to: int = 0
     unaffordable: bool = False
@@ -93,8 +99,7 @@ class Session:
         self._neighbours: Neighbours[int] = Neighbours()
         self.viewers = []
         for number in range(trace.viewers):
-            rtt = 2 * trace.link.delay
-            self.viewers.append(Viewer(make(LEVELS, START), FrameSelector(LEVELS, START), Player(rtt)))
+            self.viewers.append(Viewer(make(LEVELS, START), FrameSelector(LEVELS, START), Player()))
             self._at(0.3 + LOOK * chance.random(), "look", number)
             self._source.ask(START.rung)
         self._at(0.0, "picture", 0)
@@ -189,8 +194,13 @@ class Session:
         viewer.budget = min(burst, viewer.budget + share * earned)
         for number in numbers:
             octets = viewer.kept.get(number)
-            if octets is None:
+            times, last = viewer.resent.get(number, (0, -math.inf))
+            if octets is None or now - last < 2 * self.trace.link.delay:
                 continue
+            if times >= RESENDS:
+                viewer.unaffordable = True
+                continue
+            viewer.resent[number] = times + 1, now
             for _ in range(copies if viewer.budget > burst / 2 else 1):
                 if octets > viewer.budget:
                     viewer.unaffordable = True

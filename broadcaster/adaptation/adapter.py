@@ -32,7 +32,8 @@ class AdaptationSettings:
     On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`. Who has more
     than its share goes a level down each `yielding` seconds after a change has shown.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
-    packets were lost, which are told of for a while.
+    packets were lost, which are told of for a while. After a probe, a queue that goes on to grow counts after
+    `settle_probe` and what the probe left.
     `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
@@ -65,6 +66,7 @@ class AdaptationSettings:
     most_burden: float = 1.4
     settle: float = 1.0
     settle_loss: float = 2.5
+    settle_probe: float = 0.4
     lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.05
@@ -124,7 +126,9 @@ class ViewerAdapter:
         self._loss = Smoothed(settings.smoothing, settings.stale, first=0.0)
         self._sent = Smoothed(settings.smoothing, settings.stale)
         self._rtt_min = Floor(settings.rtt_window)
-        self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high = (Hold() for _ in range(5))
+        self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high, self._blamed = (
+            Hold() for _ in range(6)
+        )
         self._loss_cap = math.inf
         self._loss_stepped_at = _NEVER
         self._shed = 0
@@ -133,7 +137,7 @@ class ViewerAdapter:
         self._loses = False
         self._chance_loss = 0.0
         self._tight = False
-        self._changed_at = self._settled_from = _NEVER
+        self._changed_at = self._settled_from = self._heard_from = _NEVER
         self._began: float | None = None
         self._pause = settings.pause
 
@@ -231,6 +235,7 @@ class ViewerAdapter:
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
         loss_high = self._loss_high.seconds(now, policy.loss_is_high(seen, thresholds))
+        blamed = self._blamed.seconds(now, self._blames_rate(path))
         loss_low = self._loss_low.seconds(now, policy.loss_is_low(seen, thresholds))
         rtt_high = self._rtt_high.seconds(now, path.queue_delay is None and policy.rtt_is_high(seen, thresholds))
         if (relieved := self._relieve_worker(seen)) is not None:
@@ -244,7 +249,7 @@ class ViewerAdapter:
             or self._keep_to_share(level, seen)
         )
         if worse is None and loss_high >= settings.loss_hold:
-            worse = self._give_up_frames(level, seen, path)
+            worse = self._give_up_frames(level, seen, blamed)
         if worse is not None or (loss_high >= 0.0 and self._blames_rate(path)):
             return worse
         if loss_low >= settings.fps_hold and self._loss_cap < math.inf:
@@ -271,7 +276,7 @@ class ViewerAdapter:
         stuck = self._stuck.seconds(self._now, True)
         spared = self.share is not None and self.share.spared
         spared = spared and queue < settings.spare_queue and stuck < settings.spare
-        early = self._now < self._settled_from and not failing
+        early = self._now < (self._heard_from if path.sinking else self._settled_from) and not failing
         if estimate is None or early or spared:
             return None
         sinking = path.sinking and estimate < settings.arriving * ease * self._need(level)
@@ -287,6 +292,7 @@ class ViewerAdapter:
         if failing and (before := self._trials.before) is not None:
             fitting = min(before, fitting or before, key=_bitrate)
             self._trials.doubt(estimate)
+            self._loses = True
             self._prober.regret(self._now, self._need(level))
         fitting = fitting or self._allowed()[0]
         if fitting.bitrate < level.bitrate:
@@ -331,14 +337,14 @@ class ViewerAdapter:
         below = self._below(level)
         return None if below is None else self._move("fair-share", below, seen)
 
-    def _give_up_frames(self, level: Level, seen: Sample, path: PathState) -> Decision | None:
+    def _give_up_frames(self, level: Level, seen: Sample, blamed: float) -> Decision | None:
         """The API's rule: packet loss above 5 % lowers the frame rate; again only where that could help."""
         settings, now = self._settings, self._now
-        steps = settings.loss_steps if self._blames_rate(path) else 1
+        steps = settings.loss_steps if blamed >= settings.loss_hold else 1
         least = self._top_fps / 2**steps * _SLACK
         if now - self._loss_stepped_at < settings.loss_pause or self._loss_cap <= least:
             return None
-        self._loss_cap = min(self._loss_cap, level.fps) / 2.0
+        self._loss_cap = min(self._loss_cap, self._top_fps) / 2.0
         lower = self._best(self._need(level))
         return None if lower is None or lower == level else self._lower("loss-high", lower, seen)
 
@@ -382,13 +388,19 @@ class ViewerAdapter:
             if not self._probes:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
                 return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
-        outcome = self._prober.update(now, path, self._need(above), self._need(level))
+        return self._try(above, level, seen, path)
+
+    def _try(self, above: Level, level: Level, seen: Sample, path: PathState) -> Decision | None:
+        """Probe, or go on with it. What is doubted counts only as far as the probe went."""
+        outcome = self._prober.update(self._now, path, self._need(above), self._need(level))
         if outcome == "failed":
             self._end_trial(path)
-        elif outcome == "passed":
-            self._trials.trust()
-        passed = outcome == "passed" and path.estimate is not None
-        return self._raise("headroom", path.estimate or 0.0, seen) if passed else None
+        if outcome != "passed" or path.estimate is None:
+            return None
+        probed = self._settings.probing.margin * self._need(above)
+        self._trials.trust(probed)
+        carried = path.estimate if self._trials.believes(path.estimate) else min(path.estimate, probed)
+        return self._raise("headroom", carried, seen)
 
     def _raise(self, rule: Rule, carried: float, seen: Sample) -> Decision | None:
         """To the best level that `carried` bit/s are enough for."""
@@ -487,14 +499,16 @@ class ViewerAdapter:
         """What is heard next left before the change, and before the queue that it stood in; and losses are told of for
         a while."""
         settle = self._settings.settle_loss if self._loses else self._settings.settle
-        self._settled_from = self._now + settle + self._queue
+        self._heard_from = self._settled_from = self._now + settle + self._queue
 
     def _end_trial(self, path: PathState) -> None:
         """A probe was too much. What it lost is not the level's fault, and what came through had a bucket's help."""
         if (path.excess_loss or 0.0) > self._settings.probing.loss:
             self._trials.doubt(path.estimate or 0.0)
+            self._trials.excuse(self._now)
             self._loses = True
         self._await_effect()
+        self._heard_from = self._now + self._settings.settle_probe + (path.rtt or 0.0) + self._queue
 
     def _smoother(self, level: Level, seen: Sample) -> Level | None:
         """The next level of the same rung with more frames, where it is allowed and nothing speaks against it."""
@@ -507,7 +521,7 @@ class ViewerAdapter:
         before, self.level = self.level, level
         self._changed_at = self._now
         self._await_effect()
-        for hold in (self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high):
+        for hold in (self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high, self._blamed):
             hold.reset()
         probe, self._prober.last = self._prober.last, None
         lines = self._lines(rule)

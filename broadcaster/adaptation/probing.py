@@ -73,7 +73,7 @@ class Prober:
         self._phase: Literal["idle", "knock", "listen", "probe"] = "idle"
         self._need = 0.0
         self._since = 0.0
-        self._queue = 0.0
+        self._queue = self._loss = 0.0
         self._from = self._not_before = -math.inf
         self._failed_need = math.inf
         self._pause = self._settings.pause
@@ -124,7 +124,8 @@ class Prober:
             if self._widened(path):
                 self._from = min(self._from, now)
             waits = now < self._from and need >= self._failed_need
-            if waits or now < self._not_before or path.estimate is None:
+            loses = (path.excess_loss or 0.0) > settings.loss
+            if waits or loses or now < self._not_before or path.estimate is None:
                 return None
             far = need >= settings.knock_from or need > settings.far * sending
             if far and path.times_bursts and not (path.capacity or 0.0) > need:
@@ -154,7 +155,7 @@ class Prober:
         settings, elapsed = self._settings, now - self._since
         queue = (path.queue_delay or 0.0) - self._queue
         slow = path.capacity is not None and path.capacity < need and elapsed > 0.2
-        if path.congested or queue > settings.queue or (path.excess_loss or 0.0) > settings.loss or slow:
+        if path.congested or queue > settings.queue or self._costs(path) > settings.loss or slow:
             return self._fail(now, path)
         if elapsed >= self._caution * settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
             self._pause = settings.pause
@@ -164,6 +165,10 @@ class Prober:
             return self._fail(now, path)
         return None
 
+    def _costs(self, path: PathState) -> float:
+        """The share of packets that is lost since the probe began, beyond what was before."""
+        return (path.excess_loss or 0.0) - self._loss
+
     def _refuse(self, now: float, need: float, lasting: float) -> None:
         self._refused = {less: until for less, until in self._refused.items() if now < until} | {need: now + lasting}
 
@@ -172,7 +177,7 @@ class Prober:
         if self._need < self._failed_need:
             self._pause = settings.pause
         queue = (path.queue_delay or 0.0) - self._queue
-        if (path.excess_loss or 0.0) > (settings.loss if queue > settings.queue else 0.5 * settings.loss):
+        if self._costs(path) > (settings.loss if queue > settings.queue else 0.5 * settings.loss):
             self.regret(now, self._need)
         else:
             self._wait(now, self._need, self._pause, settings.longest_pause)
@@ -200,7 +205,7 @@ class Prober:
 
     def _begin(self, phase: Literal["knock", "probe"], now: float, rate: float, path: PathState) -> None:
         self._phase, self._since, self.rate, self.octets = phase, now, rate, None
-        self._queue = path.queue_delay or 0.0
+        self._queue, self._loss = path.queue_delay or 0.0, path.excess_loss or 0.0
 
     def _end(self, now: float, path: PathState, outcome: Outcome) -> Outcome:
         reached = None if path.estimate is None else int(path.estimate)

@@ -51,7 +51,7 @@ class Trials:
         self.failing = False
         self._since = _NEVER
         self._loss = self._loss_before = 0.0
-        self._lost_at = _NEVER
+        self._lost_at = self._excused_until = _NEVER
         self._width = math.inf
         self._cooldown = self._settings.cooldown
         self._failed_at = self._barred_until = _NEVER
@@ -65,7 +65,7 @@ class Trials:
         self._loss = path.loss or 0.0
         if excess > settings.noticed:
             self._lost_at = now
-        on_trial = self.before is not None and now - self._since <= settings.soon
+        on_trial = self.before is not None and now - self._since <= settings.soon and now >= self._excused_until
         self.failing = on_trial and excess > settings.loss and self._loss - self._loss_before > settings.loss
 
     def begin(self, now: float, before: Level) -> None:
@@ -108,9 +108,14 @@ class Trials:
         """So much came through only for a while: believe in no more without a probe."""
         self._doubted = self._settings.doubt * estimate
 
-    def trust(self) -> None:
-        """A probe went through."""
-        self._doubted = 0.0
+    def trust(self, rate: float) -> None:
+        """A probe with so much went through."""
+        if rate >= self._doubted:
+            self._doubted = 0.0
+
+    def excuse(self, now: float) -> None:
+        """What is lost now, and is told of for a while, is a probe's fault."""
+        self._excused_until = now + self._settings.lately
 
     def believes(self, estimate: float) -> bool:
         return estimate > self._doubted
