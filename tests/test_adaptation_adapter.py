@@ -93,6 +93,24 @@ def test_loss_that_the_rate_explains_costs_a_second_step() -> None:
     assert adapter.level == level("360p", 7.5)
 
 
+def test_a_second_step_for_loss_waits_until_it_is_blamed_on_the_rate_for_a_while() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
+    chance = PathState(estimate=2e6, throughput=8e5, queue_delay=0.0, loss=0.1, excess_loss=0.01)
+    noise = replace(chance, excess_loss=0.06)
+    lossy = Sample(packet_loss=0.1, rtt=0.04)
+    for turn in range(15):
+        run(adapter, chance, 3, 4.0 * turn, lossy)
+        run(adapter, noise, 1, 4.0 * turn + 3, lossy)
+    assert adapter.fps_cap == 15.0
+
+
+def test_frames_that_the_estimate_cost_already_are_not_taken_for_loss_again() -> None:
+    adapter = ViewerAdapter(LEVELS, level("720p", 15.0))
+    path = PathState(estimate=1.7e6, throughput=1.5e6, queue_delay=0.0, loss=0.1, excess_loss=0.01)
+    assert run(adapter, path, 60, 0, Sample(packet_loss=0.1, rtt=0.04)) == []
+    assert adapter.fps_cap == 15.0
+
+
 def test_loss_between_the_lines_changes_nothing() -> None:
     adapter = ViewerAdapter(LEVELS, level("720p", 30.0))
     assert run(adapter, CLEAR, 120, 0, Sample(packet_loss=0.035, rtt=0.04)) == []
@@ -233,6 +251,39 @@ def test_packets_that_a_probe_cost_are_not_the_levels_fault_and_what_it_reached_
     calm = PathState(estimate=1.8e6, throughput=0.85e6, queue_delay=0.0, loss=0.0, excess_loss=0.0)
     assert run(adapter, calm, 11, 6) == []
     assert adapter.level == level("360p", 30.0)
+
+
+def test_a_step_up_is_not_taken_back_for_what_the_next_probe_lost() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
+    run(adapter, PathState(estimate=0.9e6, queue_delay=0.0), 2, 0)
+    assert adapter.level == level("360p", 30.0)
+    run(adapter, PathState(estimate=0.9e6, capacity=5e6, queue_delay=0.0), 1, 2)
+    assert adapter.probe
+    told = PathState(estimate=1.2e6, capacity=5e6, queue_delay=0.0, loss=0.06, excess_loss=0.05)
+    assert run(adapter, told, 2, 3) == []
+    assert adapter.level == level("360p", 30.0)
+
+
+def test_what_is_doubted_counts_only_as_far_as_a_probe_went() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
+    run(adapter, PathState(estimate=520_000.0, queue_delay=0.0), 2, 0)
+    assert adapter.probe
+    helped = PathState(estimate=2.9e6, throughput=1.2e6, queue_delay=0.0, congested=True, loss=0.2, excess_loss=0.18)
+    run(adapter, helped, 0.3, 2)
+    calm = PathState(estimate=2.9e6, throughput=0.5e6, queue_delay=0.0, loss=0.0, excess_loss=0.0)
+    ((_, decision),) = run(adapter, calm, 30, 2.3)[:1]
+    assert decision.after.rung == "360p"
+    assert decision.after.fps == 30.0
+
+
+def test_a_path_that_becomes_narrow_right_after_a_probe_is_seen_before_the_probe_is_forgotten() -> None:
+    for settled, expected in ((0.3, None), (0.8, "estimate-low")):
+        adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
+        run(adapter, PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0), 4, 0)
+        assert adapter.probe
+        assert adapter.update(4.0, FINE, congested(900_000.0, queue=0.05)) is None
+        decision = adapter.update(4.0 + settled, FINE, sinking(360_000.0))
+        assert (decision and decision.rule) == expected
 
 
 def test_losses_that_came_with_a_step_up_take_it_back_and_those_that_were_there_do_not() -> None:

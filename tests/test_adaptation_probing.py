@@ -126,6 +126,19 @@ def test_another_goal_starts_anew() -> None:
     assert prober.rate == pytest.approx(1.15 * 2.0 * NEED)
 
 
+def test_what_was_lost_before_a_probe_is_not_its_fault_and_much_makes_it_wait() -> None:
+    def losing(excess: float) -> PathState:
+        return PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0, excess_loss=excess)
+
+    prober = Prober()
+    prober.update(0.0, losing(0.05), NEED, SENDING)
+    assert not prober.active
+    prober.update(1.0, losing(0.035), NEED, SENDING)
+    assert prober.active
+    assert prober.update(1.3, losing(0.045), NEED, SENDING) is None
+    assert prober.update(1.4, losing(0.08), NEED, SENDING) == "failed"
+
+
 def test_a_probe_that_cost_packets_is_not_repeated_soon() -> None:
     prober, now, failures = Prober(), 0.0, []
     while now < 300:

@@ -77,7 +77,7 @@ class AdaptationSettings:
     loss_pause: float = 8.0
     loss_steps: int = 2
     fps_hold: float = 4.0
-    copies: tuple[float, ...] = (0.015, 0.06)
+    copies: tuple[float, ...] = (0.004, 0.03)
     pause_after: float = 2.0
     pause: float = 3.0
     longest_pause: float = 30.0
