@@ -354,7 +354,7 @@ class ViewerAdapter:
         if blamed and before is not None and trials.lasted(now) <= settings.longest:
             if (seen.estimate or 0.0) >= settings.carried * self._need(before) and self.level is not None:
                 trials.fail(now, self.level, seen.estimate)
-                if trials.lasted(now) <= settings.soon:
+                if self._loses and trials.lasted(now) <= settings.soon:
                     self._prober.mistrust()
             if level is None or before.bitrate > level.bitrate > 0.6 * before.bitrate:
                 level = before
