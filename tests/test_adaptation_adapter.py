@@ -263,9 +263,37 @@ def test_who_is_spared_gives_way_late_and_who_waits_does_not_probe() -> None:
     adapter.share = share
     assert run(adapter, PathState(estimate=520_000.0, queue_delay=0.0), 20, 0) == []
     assert adapter.probe == 0.0
+    assert run(adapter, PathState(estimate=2e6, queue_delay=0.0), 0.5, 20) == [], "although it seems to fit"
     adapter.share = replace(share, waits=False)
-    run(adapter, PathState(estimate=520_000.0, queue_delay=0.0), 0.5, 20)
+    run(adapter, PathState(estimate=520_000.0, queue_delay=0.0), 0.5, 20.5)
     assert adapter.probe
+
+
+def test_a_probe_that_crowds_others_has_failed() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
+    adapter.share = Share(cap=9)
+    path = PathState(estimate=520_000.0, queue_delay=0.0)
+    run(adapter, path, 2, 0)
+    assert adapter.probe
+    assert adapter.aim == adapter._levels.index(level("360p", 30.0))
+    adapter.share = Share(cap=9, crowded=True)
+    assert run(adapter, path, 0.1, 2) == []
+    assert adapter.probe == 0.0
+    assert adapter.aim is None
+    adapter.share = Share(cap=9)
+    run(adapter, path, 2, 2.1)
+    assert adapter.probe == 0.0, "not again at once"
+
+
+def test_what_was_too_much_for_the_line_is_neither_probed_nor_taken() -> None:
+    for estimate in (520_000.0, 2e6):
+        adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
+        adapter.share = Share(cap=9, closed=adapter.place + 1)
+        assert run(adapter, PathState(estimate=estimate, queue_delay=0.0), 20, 0) == []
+        assert adapter.probe == 0.0
+        adapter.share = Share(cap=9, closed=len(LEVELS))
+        run(adapter, PathState(estimate=estimate, queue_delay=0.0), 0.5, 20)
+        assert adapter.probe or adapter.level != level("360p", 15.0)
 
 
 def test_who_has_more_than_its_share_goes_down_step_by_step() -> None:

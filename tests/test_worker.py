@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from broadcaster.adaptation.audience import bin_of
+from broadcaster.adaptation.audience import bin_of, bitrate_of
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
@@ -24,7 +24,7 @@ from broadcaster.stream import Rung, StreamDescription
 from workers.forward.outlet import Feedback
 from workers.streams import Feed, FeedSettings
 from workers.transport import Endpoint
-from workers.viewer import Viewer, starting_level
+from workers.viewer import PLANNING, Viewer, starting_level
 from workers.worker import Worker, WorkerSettings
 
 OFFER = (Path(__file__).parent / "data" / "chromium156_offer.sdp").read_text()
@@ -283,6 +283,24 @@ async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Wor
     assert viewer.carried == (0, 0.85 * 4e6)
 
 
+async def test_a_viewer_carries_what_it_has_settled_on_however_little_was_needed(
+    worker: Worker, bus: MemoryBus
+) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    for now in range(20):
+        viewer.adapter.update(float(now), Sample(), PathState())
+    level = viewer.adapter.level
+    assert level is not None
+    viewer._path = PathState(estimate=0.5 * level.bitrate)
+    assert viewer.carried is not None
+    rung, carried = viewer.carried
+    assert rung == level.rung
+    assert bitrate_of(bin_of(carried)) >= PLANNING.overhead * level.bitrate, "the rung is to stay as it is"
+    assert carried < 1.3 * level.bitrate
+    viewer._path = PathState(estimate=0.5 * level.bitrate, congested=True)
+    assert viewer.carried == (rung, 0.5 * level.bitrate)
+
+
 async def test_a_player_that_reports_but_sends_no_transport_wide_feedback_is_not_silent(
     worker: Worker, bus: MemoryBus
 ) -> None:
@@ -342,10 +360,12 @@ async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
         hosts[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
     other.stream = "other"
     worker._compare_neighbours(100.0)
-    assert [viewer.adapter.share and viewer.adapter.share.cap for viewer in viewers] == [1, 1, 1, 1, None, None]
+    shares = [viewer.neighbours and viewer.neighbours.share(100.0, viewer.id, 0) for viewer in viewers]
+    assert [share and share.cap for share in shares] == [1, 1, 1, 1, None, None]
     hosts.clear()
     worker._compare_neighbours(101.0)
     assert not worker._neighbours, "nobody is left there"
+    assert low.neighbours is None
     other.stream = "main"
 
 

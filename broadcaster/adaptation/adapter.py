@@ -114,6 +114,7 @@ class ViewerAdapter:
         self._prober = Prober(settings.probing)
         self._trials = Trials(settings.trials)
         self._bar = math.inf
+        self._aim: Level | None = None
         self._arrange(levels)
         self.level: Level | None = start
         self.share: Share | None = None
@@ -149,6 +150,11 @@ class ViewerAdapter:
     def place(self) -> int:
         """Of the level among all, 0 for the cheapest and while it is paused."""
         return 0 if self.level is None else self._levels.index(self.level)
+
+    @property
+    def aim(self) -> int | None:
+        """The place of the level that is probed for; None while no probe runs."""
+        return self._levels.index(self._aim) if self._prober.probing and self._aim in self._levels else None
 
     @property
     def settled(self) -> bool:
@@ -257,7 +263,8 @@ class ViewerAdapter:
         """The queue grows, or too much is lost: go to what fits, if this does not."""
         settings = self._settings
         failing = self._trials.failing
-        if not path.congested and not failing:
+        crowds = self._prober.probing and self.share is not None and self.share.crowded
+        if not path.congested and not failing and not crowds:
             self._stuck.reset()
             return None
         estimate = path.estimate if path.estimate is not None else path.throughput
@@ -367,8 +374,10 @@ class ViewerAdapter:
             return None
         if not self._prober.active:
             settled = now - self._changed_at >= settings.settle
-            self._bar = self._trials.bar(now, path)
+            self._bar = min(self._trials.bar(now, path), self._closed())
             if above.bitrate >= self._bar or rested < settings.rest or not settled:
+                return None
+            if self.share is not None and self.share.waits:
                 return None
             carried = path.estimate or 0.0
             if (
@@ -377,11 +386,10 @@ class ViewerAdapter:
                 and not self._prober.refused(now, self._need(above))
             ):
                 return self._raise("headroom", carried, seen)
-            if self.share is not None and self.share.waits:
-                return None
             if not self._probes:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
                 return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
+            self._aim = above
         outcome = self._prober.update(now, path, self._need(above), self._need(level))
         if outcome == "failed":
             self._end_trial(path)
@@ -389,6 +397,11 @@ class ViewerAdapter:
             self._trials.trust()
         passed = outcome == "passed" and path.estimate is not None
         return self._raise("headroom", path.estimate or 0.0, seen) if passed else None
+
+    def _closed(self) -> float:
+        """The bitrate from which on the line was found too narrow for one viewer more."""
+        closed = None if self.share is None else self.share.closed
+        return math.inf if closed is None or closed >= len(self._levels) else self._levels[closed].bitrate
 
     def _raise(self, rule: Rule, carried: float, seen: Sample) -> Decision | None:
         """To the best level that `carried` bit/s are enough for."""

@@ -95,6 +95,11 @@ class Prober:
     def active(self) -> bool:
         return self._phase != "idle"
 
+    @property
+    def probing(self) -> bool:
+        """Whether more is sent than a short burst."""
+        return self._phase == "probe"
+
     def postpone(self, until: float) -> None:
         """No probe before `until`."""
         self._not_before = max(self._not_before, until)
