@@ -269,6 +269,19 @@ def test_who_is_spared_gives_way_late_and_who_waits_does_not_probe() -> None:
     assert adapter.probe
 
 
+def test_a_queue_where_bursts_come_fast_is_a_radio_that_others_hold() -> None:
+    def after(capacity: float | None, share: Share | None = None, queue: float = 0.2) -> float | None:
+        adapter = ViewerAdapter(LEVELS, TOP)
+        adapter.share = share
+        found = run(adapter, replace(congested(1e6, queue=queue), capacity=capacity), 1.0, 0)
+        return found[0][0] if found else None
+
+    assert after(None) == after(2e6) == 0.0
+    assert after(4e6) == pytest.approx(0.3)
+    assert after(4e6, queue=0.31) == 0.0
+    assert after(4e6, Share(cap=9)) == 0.0, "they come fast through a line that others fill, too"
+
+
 def test_a_probe_that_crowds_others_has_failed() -> None:
     adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
     adapter.share = Share(cap=9)

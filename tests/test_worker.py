@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from broadcaster.adaptation.audience import bin_of, bitrate_of
+from broadcaster.adaptation.neighbours import Share
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
@@ -297,8 +298,19 @@ async def test_a_viewer_carries_what_it_has_settled_on_however_little_was_needed
     assert rung == level.rung
     assert bitrate_of(bin_of(carried)) >= PLANNING.overhead * level.bitrate, "the rung is to stay as it is"
     assert carried < 1.3 * level.bitrate
-    viewer._path = PathState(estimate=0.5 * level.bitrate, congested=True)
-    assert viewer.carried == (rung, 0.5 * level.bitrate)
+
+
+async def test_how_fast_bursts_come_through_a_shared_line_is_nobodys_own(worker: Worker, bus: MemoryBus) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    for now in range(20):
+        viewer.adapter.update(float(now), Sample(), PathState())
+    viewer.adapter.level = viewer.adapter._levels[-1]
+    viewer._path = PathState(estimate=700_000.0, capacity=1e7)
+    viewer.adapter.share = Share()
+    assert viewer.carried == (0, 0.85 * 1e7)
+    viewer.adapter.share = Share(cap=3)
+    assert viewer.carried is not None
+    assert viewer.carried[1] < 4e6
 
 
 async def test_a_player_that_reports_but_sends_no_transport_wide_feedback_is_not_silent(

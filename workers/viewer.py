@@ -396,15 +396,15 @@ class Viewer(AsyncIOEventEmitter):
     def carried(self) -> tuple[int, float] | None:
         """The rung that this viewer has settled on and what its path carries, in bit/s; None while that is not known.
 
-        What it has settled on, it carries, even if so much was seldom needed: otherwise a rung would follow what was
-        sent, and less would be sent each time. On the best level nothing more is probed, so how fast bursts come
-        through has to tell.
+        What it has settled on, it carries, even if so much was seldom needed, or others fill the line for a moment:
+        otherwise a rung would follow what was sent, and less would be sent each time. On the best level nothing more is
+        probed, so how fast bursts come through has to tell; on a line that is shared they have it for themselves.
         """
         level, path = self.adapter.level, self._path
         if level is None or path.estimate is None or not self.adapter.settled:
             return None
-        carried = path.estimate if path.congested else max(path.estimate, carrying(PLANNING.overhead * level.bitrate))
-        if path.capacity is not None and self.adapter.on_top:
+        carried = max(path.estimate, carrying(PLANNING.overhead * level.bitrate))
+        if path.capacity is not None and self.adapter.on_top and self.adapter.alone:
             carried = max(carried, self._settings.burst_trust * path.capacity)
         return level.rung, carried
 

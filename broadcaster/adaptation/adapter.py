@@ -28,7 +28,8 @@ class AdaptationSettings:
     `least_share` of the estimate is used all the same. `tolerable` is the queue that congestion alone may build
     before it counts, where nearly everything arrives (`arriving` of what is sent).
     `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
-    Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none.
+    Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none; below
+    one of `alarm_wide` where bursts come through `wide` times as fast as the level needs.
     On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`. Who has more
     than its share goes a level down each `yielding` seconds after a change has shown.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
@@ -57,6 +58,8 @@ class AdaptationSettings:
     least_share: float = 0.4
     alarm: float = 0.15
     patience: float = 0.3
+    wide: float = 1.2
+    alarm_wide: float = 0.3
     spare: float = 1.5
     spare_queue: float = 0.3
     yielding: float = 2.0
@@ -161,6 +164,11 @@ class ViewerAdapter:
         """Whether the level has lasted, so that the estimate is more than what happened to be sent."""
         began = self._now if self._began is None else self._began
         return self._now - max(began, self._changed_at) >= self._settings.lasting
+
+    @property
+    def alone(self) -> bool:
+        """Whether no line is shared, as far as one knows."""
+        return self.share is None or self.share.alone
 
     @property
     def on_top(self) -> bool:
@@ -282,7 +290,8 @@ class ViewerAdapter:
         if estimate is None or early or spared:
             return None
         sinking = path.sinking and estimate < settings.arriving * ease * self._need(level)
-        waits = not self._loses and not failing and queue < settings.alarm and stuck < settings.patience
+        alarm = settings.alarm_wide if self._is_wide(level, path) else settings.alarm
+        waits = not self._loses and not failing and queue < alarm and stuck < settings.patience
         if not sinking and (waits or (self._bears(level, seen, path) and not failing)):
             return None
         if sinking:
@@ -299,6 +308,10 @@ class ViewerAdapter:
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
         return self._stop_sending(seen) if stuck >= settings.pause_after else None
+
+    def _is_wide(self, level: Level, path: PathState) -> bool:
+        """Whether bursts come through so fast that the level should fit; on a shared line that tells nothing."""
+        return self.alone and path.capacity is not None and path.capacity >= self._settings.wide * self._need(level)
 
     def _bears(self, level: Level, seen: Sample, path: PathState) -> bool:
         """Whether nearly all arrives and the queue is one that can be borne."""

@@ -51,6 +51,11 @@ class Share:
     crowded: bool = False
     closed: int | None = None
 
+    @property
+    def alone(self) -> bool:
+        """Whether the line is not known to be shared."""
+        return self.cap == NO_CAP
+
 
 class Neighbours(Generic[_Viewer]):
     """The viewers behind one address. Pure."""

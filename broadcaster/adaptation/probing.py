@@ -20,8 +20,9 @@ class ProbeSettings:
     Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to. It fails when the
     queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when bursts come through
     slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`; where bursts come
-    `wider` times as fast as then, the path has changed and the pause is over. Where a probe cost packets, which costs
-    pictures too, the pause is `lossy_pause` at least and up to `longest_lossy_pause`.
+    `wider` times as fast as then, the path has changed and the pause is over. Up to `stalled_pause` only where they
+    come `wider` times as fast as the next level needs, for then others held the path for a moment. Where a probe cost
+    packets, which costs pictures too, the pause is `lossy_pause` at least and up to `longest_lossy_pause`.
 
     Where the next level needs more than `knock_from`, or `far` times what is sent, a burst of `knock_octets` goes ahead
     for `knock_time` at most, and tells within `answer` how fast the path is at most; when it is too slow the next one
@@ -38,6 +39,7 @@ class ProbeSettings:
     loss: float = 0.04
     pause: float = 3.0
     longest_pause: float = 24.0
+    stalled_pause: float = 12.0
     lossy_pause: float = 12.0
     longest_lossy_pause: float = 120.0
     wider: float = 1.3
@@ -180,7 +182,8 @@ class Prober:
         if (path.excess_loss or 0.0) > (settings.loss if queue > settings.queue else 0.5 * settings.loss):
             self.regret(now, self._need)
         else:
-            self._wait(now, self._need, self._pause, settings.longest_pause)
+            stalled = path.capacity is not None and path.capacity > settings.wider * self._need
+            self._wait(now, self._need, self._pause, settings.stalled_pause if stalled else settings.longest_pause)
             self._failed_width = path.capacity
         return self._end(now, path, "failed")
 
