@@ -269,6 +269,31 @@ def test_who_is_spared_gives_way_late_and_who_waits_does_not_probe() -> None:
     assert adapter.probe
 
 
+def test_who_is_burdened_by_anothers_attempt_bears_a_longer_queue() -> None:
+    def after(queue: float, **share: bool) -> float:
+        adapter = ViewerAdapter(LEVELS, TOP)
+        adapter.share = Share(cap=9, **share)
+        ((at, _), *_) = run(adapter, congested(1e6, queue=queue), 3.0, 0)
+        return at
+
+    assert after(0.35) == after(0.35, spared=True) == 0.0
+    assert after(0.35, burdened=True) == after(0.25, spared=True) == pytest.approx(1.5)
+    assert after(0.46, burdened=True) == 0.0
+
+
+def test_where_a_line_was_too_narrow_before_a_probe_lasts() -> None:
+    def lasted(failed: bool) -> float:
+        adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
+        path = PathState(estimate=520_000.0, queue_delay=0.0)
+        adapter.share = Share(cap=9, failed=failed)
+        run(adapter, path, 1.2, 0)
+        assert adapter.probe
+        ((at, _),) = run(adapter, replace(path, estimate=880_000.0), 3.0, 1.2)
+        return at
+
+    assert lasted(True) - lasted(False) == pytest.approx(0.5, abs=0.11)
+
+
 def test_a_queue_where_bursts_come_fast_is_a_radio_that_others_hold() -> None:
     def after(capacity: float | None, share: Share | None = None, queue: float = 0.2) -> float | None:
         adapter = ViewerAdapter(LEVELS, TOP)

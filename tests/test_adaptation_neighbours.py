@@ -46,6 +46,9 @@ class Household:
     def spared(self, now: float) -> set[str]:
         return {name for name in self.places if self.share(now, name).spared}
 
+    def burdened(self, now: float) -> set[str]:
+        return {name for name in self.places if self.share(now, name).burdened}
+
     def fails(self, now: float, name: str, aim: int) -> None:
         """A probe that does not go through."""
         self.see(now, name, aim=aim)
@@ -87,7 +90,7 @@ def test_queues_that_come_apart_are_no_shared_line() -> None:
         for name, queue in queues.items():
             household.see(second + 0.5, name, queue=queue, congested=queue > 0)
         assert household.caps(second + 0.5) == {NO_CAP}
-        assert not household.spared(second + 0.5)
+        assert not household.spared(second + 0.5) | household.burdened(second + 0.5)
 
 
 def test_queues_that_come_together_between_two_looks_are_a_shared_line() -> None:
@@ -174,13 +177,13 @@ def test_while_one_probes_the_others_are_spared_and_tell_it_that_it_is_too_much(
     household = Household(a=5, b=6, c=5)
     household.compare(0.0)
     household.see(0.1, "a", aim=6)
-    assert "b" in household.spared(0.2), "although it has most"
+    assert household.burdened(0.2) == {"b", "c"}, "b, too, although it has most"
     assert not household.share(0.2, "a").crowded
     household.see(0.3, "b", queue=0.1, congested=True)
     assert household.share(0.4, "a").crowded
     assert not household.share(0.4, "b").crowded, "nobody else complains"
     assert not household.share(1.0, "a").crowded, "that was some time ago"
-    assert "b" not in household.spared(1.0), "the probe, too"
+    assert not household.burdened(1.0), "the probe, too"
 
 
 def test_after_a_step_up_those_who_were_there_before_are_spared() -> None:
@@ -190,8 +193,20 @@ def test_after_a_step_up_those_who_were_there_before_are_spared() -> None:
         household.see(0.0, name)
     household.places["a"] = 6
     household.see(0.5, "a")
-    assert "b" in household.spared(1.0)
-    assert "b" not in household.spared(4.0)
+    assert household.burdened(1.0) == {"b", "c"}
+    assert not household.burdened(4.0)
+
+
+def test_while_the_effect_of_a_step_up_is_not_known_nobody_else_tries() -> None:
+    household = Household(a=5, b=5, c=5)
+    household.compare(0.0)
+    (first,) = (name for name in "abc" if not household.share(0.0, name).waits)
+    household.see(0.0, first)
+    household.places[first] = 6
+    household.see(2.9, first)
+    household.compare(3.5)
+    assert all(household.share(3.6, name).waits for name in "abc" if name != first)
+    assert not all(household.share(5.6, name).waits for name in "abc" if name != first)
 
 
 def test_what_failed_for_one_is_not_tried_by_the_others_for_a_while_and_longer_each_time() -> None:
@@ -200,8 +215,10 @@ def test_what_failed_for_one_is_not_tried_by_the_others_for_a_while_and_longer_e
     assert household.closed(0.0) is None
     household.fails(0.0, "a", 6)
     assert (household.closed(6.0), household.closed(7.0)) == (6, None)
+    assert household.share(7.0, "b").failed
     household.fails(7.0, "b", 6)
     assert (household.closed(19.0), household.closed(20.0)) == (6, None)
+    assert not household.share(400.0, "c").failed
     household.fails(400.0, "c", 6)
     assert household.closed(407.0) is None, "long ago"
 

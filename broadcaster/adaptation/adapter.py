@@ -30,7 +30,8 @@ class AdaptationSettings:
     `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
     Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none; below
     one of `alarm_wide` where bursts come through `wide` times as fast as the level needs.
-    On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`. Who has more
+    On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`; and while
+    another tries for more, whose keyframe comes to all who watch its rung, at one of `burden_queue`. Who has more
     than its share goes a level down each `yielding` seconds after a change has shown.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
     packets were lost, which are told of for a while.
@@ -62,6 +63,7 @@ class AdaptationSettings:
     alarm_wide: float = 0.3
     spare: float = 1.5
     spare_queue: float = 0.3
+    burden_queue: float = 0.45
     yielding: float = 2.0
     tolerable: float = 0.12
     arriving: float = 0.9
@@ -284,8 +286,7 @@ class ViewerAdapter:
                 self._end_trial(path)
                 return None
         stuck = self._stuck.seconds(self._now, True)
-        spared = self.share is not None and self.share.spared
-        spared = spared and queue < settings.spare_queue and stuck < settings.spare
+        spared = queue < self._spared_below() and stuck < settings.spare
         early = self._now < self._settled_from and not failing
         if estimate is None or early or spared:
             return None
@@ -308,6 +309,12 @@ class ViewerAdapter:
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
         return self._stop_sending(seen) if stuck >= settings.pause_after else None
+
+    def _spared_below(self) -> float:
+        """The queue below which others give way first."""
+        if self.share is None or not (self.share.spared or self.share.burdened):
+            return 0.0
+        return self._settings.burden_queue if self.share.burdened else self._settings.spare_queue
 
     def _is_wide(self, level: Level, path: PathState) -> bool:
         """Whether bursts come through so fast that the level should fit; on a shared line that tells nothing."""
@@ -403,6 +410,7 @@ class ViewerAdapter:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
                 return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
             self._aim = above
+            self._prober.careful = self.share is not None and self.share.failed
         outcome = self._prober.update(now, path, self._need(above), self._need(level))
         if outcome == "failed":
             self._end_trial(path)

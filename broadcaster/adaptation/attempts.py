@@ -111,6 +111,10 @@ class Attempts(Generic[_Viewer]):
         """How many others probe, or did a moment ago."""
         return sum(now - self._seen[one].aimed_at <= self._settings.answer for one in self._others(now, viewer))
 
+    def trying(self, now: float, viewer: _Viewer) -> int:
+        """How many others probe or have just come higher, so that what it does to the line is not known yet."""
+        return len(self._others(now, viewer))
+
     def burden(self, now: float, viewer: _Viewer, place: int) -> bool:
         """Whether what `viewer` at `place` sees is of another's doing: of one who probes, or has just come as high."""
         for one in self._others(now, viewer):
@@ -125,6 +129,10 @@ class Attempts(Generic[_Viewer]):
         """Whether many of the others see congestion."""
         others = sum(now - at <= self._settings.fresh for one, at in self._congested.items() if one != viewer)
         return others >= max(1.0, self._settings.crowd * (len(self._seen) - 1))
+
+    def failed(self, now: float) -> bool:
+        """Whether an attempt was too much before, as far as that still counts."""
+        return now - self._closed_until <= self._settings.forgiveness
 
     def closed(self, now: float) -> int | None:
         """The place from which on nobody tries now."""

@@ -42,14 +42,17 @@ NO_CAP = 1 << 16
 class Share:
     """What one viewer may do on a line that is shared. `cap` is the place (0 is the lowest level) that it should not
     exceed; while it `waits` it is others' turn to try for more, and while it is `spared` others give way first: who has
-    more, or tries for more. `crowded`: the others see congestion, so that its own probe is too much. Places from
-    `closed` on were found too much for the line."""
+    more. `burdened`: what it sees is of the doing of another, who tries for more. `crowded`: the others see congestion,
+    so that its own probe is too much. Places from `closed` on were found too much for the line, and where that has
+    `failed` before, a probe should last."""
 
     cap: int = NO_CAP
     waits: bool = False
     spared: bool = False
+    burdened: bool = False
     crowded: bool = False
     closed: int | None = None
+    failed: bool = False
 
     @property
     def alone(self) -> bool:
@@ -111,10 +114,12 @@ class Neighbours(Generic[_Viewer]):
         base = self._shares.get(viewer, Share())
         return Share(
             base.cap,
-            waits=base.waits,
-            spared=base.spared or attempts.burden(now, viewer, place),
+            waits=base.waits or attempts.trying(now, viewer) >= math.ceil(settings.climbing * self._count),
+            spared=base.spared,
+            burdened=attempts.burden(now, viewer, place),
             crowded=attempts.crowded(now, viewer),
             closed=attempts.closed(now),
+            failed=attempts.failed(now),
         )
 
     def compare(self, now: float, viewers: Mapping[_Viewer, tuple[int, float]]) -> None:

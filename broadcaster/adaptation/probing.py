@@ -17,7 +17,8 @@ class ProbeSettings:
 
     A probe sends `margin` times what the next level needs (LiveKit: 120 %), for at least `shortest` and until the
     estimate reaches `enough` times the need, but for no longer than `patience` times what the estimate takes to follow.
-    Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to. It fails when the
+    Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to, and `care` times
+    where one should be careful. It fails when the
     queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when bursts come through
     slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`; where bursts come
     `wider` times as fast as then, the path has changed and the pause is over. Up to `stalled_pause` only where they
@@ -33,6 +34,7 @@ class ProbeSettings:
     margin: float = 1.15
     shortest: float = 0.5
     most_caution: float = 4.0
+    care: float = 2.0
     enough: float = 1.02
     patience: float = 3.0
     queue: float = 0.06
@@ -72,6 +74,8 @@ class Prober:
         self.octets: int | None = None
         """How many octets of padding at most, None: as many as it takes."""
         self.last: ProbeResult | None = None
+        self.careful = False
+        """Whether the next probes should last `care` times as long at least."""
         self._phase: Literal["idle", "knock", "listen", "probe"] = "idle"
         self._need = 0.0
         self._since = 0.0
@@ -163,11 +167,12 @@ class Prober:
         slow = path.capacity is not None and path.capacity < need and elapsed > 0.2
         if path.congested or queue > settings.queue or (path.excess_loss or 0.0) > settings.loss or slow:
             return self._fail(now, path)
-        if elapsed >= self._caution * settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
+        caution = max(self._caution, settings.care if self.careful else 1.0)
+        if elapsed >= caution * settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
             self._pause = settings.pause
             self._failed_width, self._failed_need = None, math.inf
             return self._end(now, path, "passed")
-        if elapsed >= self._caution * settings.patience * path.follows:
+        if elapsed >= caution * settings.patience * path.follows:
             return self._fail(now, path)
         return None
 
