@@ -197,6 +197,21 @@ def test_after_a_step_up_those_who_were_there_before_are_spared() -> None:
     assert not household.burdened(4.0)
 
 
+def test_after_a_change_of_the_ladder_they_go_up_one_after_the_other() -> None:
+    household = Household(a=5, b=5, c=5)
+    household.compare(0.0)
+    household.neighbours.relevel()
+    household.places |= dict.fromkeys("abc", 4)
+    assert all(household.share(0.5, name).waits for name in "abc")
+    assert not household.share(0.5, "a").alone
+    household.compare(1.0)
+    (first,) = (name for name in "abc" if not household.share(1.0, name).waits)
+    household.places[first] = 5
+    household.see(1.0, first)
+    household.compare(3.4)
+    assert all(household.share(3.4, name).waits for name in "abc" if name != first)
+
+
 def test_while_the_effect_of_a_step_up_is_not_known_nobody_else_tries() -> None:
     household = Household(a=5, b=5, c=5)
     household.compare(0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -84,13 +84,14 @@ class Attempts(Generic[_Viewer]):
             seen.raised_at = -math.inf
         seen.place, seen.aim = place, aim
 
-    def keep(self, viewers: Container[_Viewer]) -> None:
-        """Forget who is not among `viewers`."""
-        left = [viewer for viewer in self._seen if viewer not in viewers]
-        for viewer in left:
+    def keep(self, now: float, places: Mapping[_Viewer, int]) -> None:
+        """Those that there are, with the places of their levels; all others are forgotten."""
+        for viewer in self._seen.keys() - places.keys():
             del self._seen[viewer]
-            self._recent.pop(viewer, None)
             self._congested.pop(viewer, None)
+        self._recent = {one: until for one, until in self._recent.items() if one in places and now <= until}
+        for viewer, place in places.items():
+            self._seen.setdefault(viewer, _Seen(place))
 
     def relevel(self) -> None:
         """The ladder has changed: places are others than they were."""
@@ -126,7 +127,10 @@ class Attempts(Generic[_Viewer]):
         return False
 
     def crowded(self, now: float, viewer: _Viewer) -> bool:
-        """Whether many of the others see congestion."""
+        """Whether `viewer` probes, and many of the others see congestion."""
+        seen = self._seen.get(viewer)
+        if seen is None or seen.aim is None:
+            return False
         others = sum(now - at <= self._settings.fresh for one, at in self._congested.items() if one != viewer)
         return others >= max(1.0, self._settings.crowd * (len(self._seen) - 1))
 
@@ -139,8 +143,7 @@ class Attempts(Generic[_Viewer]):
         return self._closed if now < self._closed_until else None
 
     def _others(self, now: float, viewer: _Viewer) -> list[_Viewer]:
-        self._recent = {one: until for one, until in self._recent.items() if now <= until}
-        return [one for one in self._recent if one != viewer]
+        return [one for one, until in self._recent.items() if now <= until and one != viewer]
 
     def _close(self, now: float, place: int, capacity: float | None) -> None:
         """What fails while the line is closed belongs to the same failure."""

@@ -96,7 +96,8 @@ class Neighbours(Generic[_Viewer]):
     def relevel(self) -> None:
         """The ladder has changed: places are others than they were."""
         self._places.clear()
-        self._shares.clear()
+        # Until the next look nobody goes up, for all would do so at once.
+        self._shares = dict.fromkeys(self._shares, Share(NO_CAP - 1, waits=True))
         self._attempts.relevel()
 
     def share(self, now: float, viewer: _Viewer, place: int) -> Share | None:
@@ -131,7 +132,7 @@ class Neighbours(Generic[_Viewer]):
         if len(viewers) < self._count:
             self._attempts.reopen()
         self._count = len(viewers)
-        self._attempts.keep(viewers)
+        self._attempts.keep(now, {viewer: place for viewer, (place, _) in viewers.items()})
         self._queued.intersection_update(viewers)
         self._shares = {}
         if len(viewers) < settings.least:
