@@ -197,6 +197,20 @@ def test_after_a_step_up_those_who_were_there_before_are_spared() -> None:
     assert not household.burdened(4.0)
 
 
+def test_when_a_step_up_is_taken_back_the_others_wait_for_its_effect() -> None:
+    household = Household(a=5, b=6, c=5)
+    household.compare(0.0)
+    for at, place in ((0.5, 6), (1.6, 5)):
+        household.places["a"] = place
+        household.see(at, "a")
+    assert household.burdened(2.5) == {"b", "c"}
+    assert not household.burdened(2.7)
+    for at, place in ((10.0, 6), (20.0, 5)):
+        household.places["a"] = place
+        household.see(at, "a")
+    assert not household.burdened(20.1), "it had been there for long"
+
+
 def test_after_a_change_of_the_ladder_they_go_up_one_after_the_other() -> None:
     household = Household(a=5, b=5, c=5)
     household.compare(0.0)

@@ -332,6 +332,18 @@ async def test_a_player_that_reports_but_sends_no_transport_wide_feedback_is_not
     assert viewer._believe(cast(Any, outlet), 11.0, Sample()) is silent, "it does send it, after all"
 
 
+async def test_the_end_of_congestion_is_heard_as_soon_as_its_beginning(worker: Worker, bus: MemoryBus) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    path = PathState(estimate=9e5, queue_delay=0.05, congested=True, measured=1)
+    estimator = SimpleNamespace(state=lambda now: path, watched=False)
+    outlet = SimpleNamespace(estimator=estimator, feedback=Feedback(), sound_is_estimated=False)
+    viewer._adapt(cast(Any, outlet), 1.0, Sample())
+    assert estimator.watched
+    path = PathState(estimate=9e5, queue_delay=0.0, measured=2)
+    viewer._adapt(cast(Any, outlet), 1.1, Sample())
+    assert not estimator.watched
+
+
 async def test_overload_reaches_every_viewer_and_ends_for_every_viewer(
     worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

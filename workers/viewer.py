@@ -307,7 +307,8 @@ class Viewer(AsyncIOEventEmitter):
         outlet.copies, outlet.tight = self.adapter.copies, self.adapter.tight
         outlet.congested = self._path.congested
         if outlet.estimator is not None:
-            outlet.estimator.watched = self.adapter.probing
+            # The end of congestion has to be heard, too: two short ones would count as one that lasts.
+            outlet.estimator.watched = self.adapter.probing or self._path.congested
         probe = self.adapter.probe
         self._feed.forwarder.probe(outlet, probe and probe + self._sound_bitrate, self.adapter.probe_octets)
 

@@ -14,7 +14,8 @@ _Viewer = TypeVar("_Viewer", bound=Hashable)
 class AttemptSettings:
     """Times in seconds.
 
-    What a probe does to the line is seen by others up to `answer` after it, what a step up does for `trial`. An attempt
+    What a probe does to the line is seen by others up to `answer` after it, what a step up does for `trial`; and when
+    that is taken back, it takes `relief` until the others see less of a queue. An attempt
     is too much where a `crowd` share of the others see congestion meanwhile, one at least; who does tells of it at
     least each `fresh`. A step up that is taken back
     within `falls` has failed. After a failure nobody tries for as much for `pause`, doubled with each up to
@@ -24,6 +25,7 @@ class AttemptSettings:
 
     answer: float = 0.6
     trial: float = 2.5
+    relief: float = 1.0
     crowd: float = 0.3
     fresh: float = 0.3
     falls: float = 30.0
@@ -41,6 +43,7 @@ class _Seen:
     raised_at: float = -math.inf
     raised_from: int = 0
     raised_to: int = 0
+    fell_at: float = -math.inf
 
 
 class Attempts(Generic[_Viewer]):
@@ -79,9 +82,13 @@ class Attempts(Generic[_Viewer]):
         if place > seen.place:
             seen.raised_at, seen.raised_from, seen.raised_to = now, seen.place, place
             self._recent[viewer] = now + settings.trial
-        elif place < seen.place and now - seen.raised_at <= settings.falls and place <= seen.raised_from:
-            self._close(now, seen.raised_to, capacity)
-            seen.raised_at = -math.inf
+        elif place < seen.place:
+            if now - seen.raised_at <= settings.trial:
+                seen.fell_at = now
+                self._recent[viewer] = max(self._recent.get(viewer, now), now + settings.relief)
+            if now - seen.raised_at <= settings.falls and place <= seen.raised_from:
+                self._close(now, seen.raised_to, capacity)
+                seen.raised_at = -math.inf
         seen.place, seen.aim = place, aim
 
     def keep(self, now: float, places: Mapping[_Viewer, int]) -> None:
@@ -117,12 +124,14 @@ class Attempts(Generic[_Viewer]):
         return len(self._others(now, viewer))
 
     def burden(self, now: float, viewer: _Viewer, place: int) -> bool:
-        """Whether what `viewer` at `place` sees is of another's doing: of one who probes, or has just come as high."""
+        """Whether what `viewer` at `place` sees is of another's doing: of one who probes, who has just come as high, or
+        who has just given way."""
+        settings = self._settings
         for one in self._others(now, viewer):
             seen = self._seen[one]
-            if now - seen.aimed_at <= self._settings.answer:
+            if now - seen.aimed_at <= settings.answer or now - seen.fell_at <= settings.relief:
                 return True
-            if now - seen.raised_at <= self._settings.trial and seen.place >= place:
+            if now - seen.raised_at <= settings.trial and seen.place >= place:
                 return True
         return False
 
