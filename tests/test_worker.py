@@ -12,7 +12,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from broadcaster.adaptation.audience import bin_of
+from broadcaster.adaptation.audience import bin_of, bitrate_of
+from broadcaster.adaptation.neighbours import Share
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
 from broadcaster.bus import Bus
@@ -24,7 +25,7 @@ from broadcaster.stream import Rung, StreamDescription
 from workers.forward.outlet import Feedback
 from workers.streams import Feed, FeedSettings
 from workers.transport import Endpoint
-from workers.viewer import Viewer, starting_level
+from workers.viewer import PLANNING, Viewer, starting_level
 from workers.worker import Worker, WorkerSettings
 
 OFFER = (Path(__file__).parent / "data" / "chromium156_offer.sdp").read_text()
@@ -283,6 +284,35 @@ async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Wor
     assert viewer.carried == (0, 0.85 * 4e6)
 
 
+async def test_a_viewer_carries_what_it_has_settled_on_however_little_was_needed(
+    worker: Worker, bus: MemoryBus
+) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    for now in range(20):
+        viewer.adapter.update(float(now), Sample(), PathState())
+    level = viewer.adapter.level
+    assert level is not None
+    viewer._path = PathState(estimate=0.5 * level.bitrate)
+    assert viewer.carried is not None
+    rung, carried = viewer.carried
+    assert rung == level.rung
+    assert bitrate_of(bin_of(carried)) >= PLANNING.overhead * level.bitrate, "the rung is to stay as it is"
+    assert carried < 1.3 * level.bitrate
+
+
+async def test_how_fast_bursts_come_through_a_shared_line_is_nobodys_own(worker: Worker, bus: MemoryBus) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    for now in range(20):
+        viewer.adapter.update(float(now), Sample(), PathState())
+    viewer.adapter.level = viewer.adapter._levels[-1]
+    viewer._path = PathState(estimate=700_000.0, capacity=1e7)
+    viewer.adapter.share = Share()
+    assert viewer.carried == (0, 0.85 * 1e7)
+    viewer.adapter.share = Share(cap=3)
+    assert viewer.carried is not None
+    assert viewer.carried[1] < 4e6
+
+
 async def test_a_player_that_reports_but_sends_no_transport_wide_feedback_is_not_silent(
     worker: Worker, bus: MemoryBus
 ) -> None:
@@ -300,6 +330,18 @@ async def test_a_player_that_reports_but_sends_no_transport_wide_feedback_is_not
     assert viewer._believe(cast(Any, outlet), 10.0, Sample(packet_loss=0.0)).silent == 0.0
     silent = PathState(silent=9.0, measured=1)
     assert viewer._believe(cast(Any, outlet), 11.0, Sample()) is silent, "it does send it, after all"
+
+
+async def test_the_end_of_congestion_is_heard_as_soon_as_its_beginning(worker: Worker, bus: MemoryBus) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    path = PathState(estimate=9e5, queue_delay=0.05, congested=True, measured=1)
+    estimator = SimpleNamespace(state=lambda now: path, watched=False)
+    outlet = SimpleNamespace(estimator=estimator, feedback=Feedback(), sound_is_estimated=False)
+    viewer._adapt(cast(Any, outlet), 1.0, Sample())
+    assert estimator.watched
+    path = PathState(estimate=9e5, queue_delay=0.0, measured=2)
+    viewer._adapt(cast(Any, outlet), 1.1, Sample())
+    assert not estimator.watched
 
 
 async def test_overload_reaches_every_viewer_and_ends_for_every_viewer(
@@ -342,10 +384,12 @@ async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
         hosts[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
     other.stream = "other"
     worker._compare_neighbours(100.0)
-    assert [viewer.adapter.share and viewer.adapter.share.cap for viewer in viewers] == [1, 1, 1, 1, None, None]
+    shares = [viewer.neighbours and viewer.neighbours.share(100.0, viewer.id, 0) for viewer in viewers]
+    assert [share and share.cap for share in shares] == [1, 1, 1, 1, None, None]
     hosts.clear()
     worker._compare_neighbours(101.0)
     assert not worker._neighbours, "nobody is left there"
+    assert low.neighbours is None
     other.stream = "main"
 
 

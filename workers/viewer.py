@@ -14,10 +14,12 @@ from aiortc.stats import RTCOutboundRtpStreamStats, RTCRemoteInboundRtpStreamSta
 from pyee.asyncio import AsyncIOEventEmitter
 
 from broadcaster.adaptation.adapter import DEFAULT_SETTINGS, AdaptationSettings, ViewerAdapter
-from broadcaster.adaptation.audience import quantile
+from broadcaster.adaptation.audience import carrying, quantile
 from broadcaster.adaptation.decision import Decision, State
 from broadcaster.adaptation.levels import Level
+from broadcaster.adaptation.neighbours import Neighbours
 from broadcaster.adaptation.path import PathState
+from broadcaster.adaptation.plan import PlanSettings
 from broadcaster.adaptation.remb import RembEstimator
 from broadcaster.adaptation.samples import Sample
 from broadcaster.adaptation.words import reason
@@ -35,6 +37,8 @@ from workers.transport import Candidate, Endpoint, Path, SrtpKeys
 
 FIRST_WORD = 2.0
 """Seconds that a newcomer may be silent beyond what counts as silence: many report once a second, at first later."""
+
+PLANNING = PlanSettings()
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ class Viewer(AsyncIOEventEmitter):
         self._remb = RembEstimator()
         self._heard_at: tuple[float | None, float | None] = None, None
         self._path = PathState()
+        self.neighbours: Neighbours[str] | None = None
+        """Those behind the same address; to be set before `tick`."""
         self.track = AdaptiveVideoTrack()
         self.track.set_fps(start.fps)
         self.track.follow(description, start, entry=description.levels()[0].rung)
@@ -283,13 +289,26 @@ class Viewer(AsyncIOEventEmitter):
         """Decide on what is known now. The sound goes first, so the decision is on what it leaves of the path."""
         path = self._believe(outlet, now, sample)
         self._path = without(path, self._sound_bitrate) if outlet.sound_is_estimated else path
+        neighbours = self.neighbours
+        self.adapter.share = None if neighbours is None else neighbours.share(now, self.id, self.adapter.place)
         decision = self.adapter.update(now, sample, self._path)
         if decision is not None:
             self._apply(outlet, decision)
+        if neighbours is not None:
+            neighbours.see(
+                now,
+                self.id,
+                place=self.adapter.place,
+                aim=self.adapter.aim,
+                queue=self.queue,
+                congested=self._path.congested,
+                capacity=self._path.capacity,
+            )
         outlet.copies, outlet.tight = self.adapter.copies, self.adapter.tight
         outlet.congested = self._path.congested
         if outlet.estimator is not None:
-            outlet.estimator.watched = self.adapter.probing
+            # The end of congestion has to be heard, too: two short ones would count as one that lasts.
+            outlet.estimator.watched = self.adapter.probing or self._path.congested
         probe = self.adapter.probe
         self._feed.forwarder.probe(outlet, probe and probe + self._sound_bitrate, self.adapter.probe_octets)
 
@@ -378,13 +397,15 @@ class Viewer(AsyncIOEventEmitter):
     def carried(self) -> tuple[int, float] | None:
         """The rung that this viewer has settled on and what its path carries, in bit/s; None while that is not known.
 
-        On the best level nothing more is probed, so how fast bursts come through has to tell.
+        What it has settled on, it carries, even if so much was seldom needed, or others fill the line for a moment:
+        otherwise a rung would follow what was sent, and less would be sent each time. On the best level nothing more is
+        probed, so how fast bursts come through has to tell; on a line that is shared they have it for themselves.
         """
         level, path = self.adapter.level, self._path
         if level is None or path.estimate is None or not self.adapter.settled:
             return None
-        carried = path.estimate
-        if path.capacity is not None and self.adapter.on_top:
+        carried = max(path.estimate, carrying(PLANNING.overhead * level.bitrate))
+        if path.capacity is not None and self.adapter.on_top and self.adapter.alone:
             carried = max(carried, self._settings.burst_trust * path.capacity)
         return level.rung, carried
 

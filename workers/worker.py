@@ -218,6 +218,9 @@ class Worker:
         self._later(self._bus.delete_session(secret))
 
     def _described(self, description: StreamDescription) -> None:
+        for (stream, _), neighbours in self._neighbours.items():
+            if stream == description.name:
+                neighbours.relevel()
         for viewer in list(self.viewers.values()):
             if viewer.stream == description.name:
                 _alone(viewer, viewer.relevel, description)
@@ -276,14 +279,15 @@ class Worker:
         """
         behind: dict[tuple[str, str], list[Viewer]] = {}
         for viewer in self.viewers.values():
+            viewer.neighbours = None
             if (host := viewer.host) is not None:
                 behind.setdefault((viewer.stream, host), []).append(viewer)
         self._neighbours = {line: self._neighbours.get(line) or Neighbours() for line in behind}
         for line, viewers in behind.items():
             places = {viewer.id: (viewer.adapter.place, viewer.queue) for viewer in viewers}
-            shares = self._neighbours[line].shares(now, places)
+            self._neighbours[line].compare(now, places)
             for viewer in viewers:
-                viewer.adapter.share = shares.get(viewer.id)
+                viewer.neighbours = self._neighbours[line]
 
     def _tell_audiences(self) -> None:
         found: dict[str, dict[int, list[float]]] = {}

@@ -288,21 +288,37 @@ class Session:
             loss = min(1.0, max(0.0, 1.0 - came / due)) if due > 0 else 0.0
             rtt = 2 * self.trace.link.delay + self.link.waiting(now)
             control.reported(now, loss=loss, rtt=rtt, jitter=0.001, remb=remb)
-        control.tick(now)
-        self._aim(viewer)
+        self._decide(now, number)
         if viewer.unaffordable and getattr(control, "congested", None) is False and viewer.selector.current is not None:
             viewer.unaffordable = False  # ours asks for the keyframe itself (workers.forward.outlet)
             self._source.ask(viewer.selector.current.rung)
 
     def _tick(self, now: float) -> None:
         ours = {number: one.control for number, one in enumerate(self.viewers) if isinstance(one.control, Controller)}
-        shares = self._neighbours.shares(now, {number: (one.place, one.queue(now)) for number, one in ours.items()})
-        for number, control in ours.items():
-            control.adapter.share = shares.get(number)
-        for viewer in self.viewers:
-            viewer.control.tick(now)
-            self._aim(viewer)
+        self._neighbours.compare(now, {number: (one.place, one.queue(now)) for number, one in ours.items()})
+        for number in range(len(self.viewers)):
+            self._decide(now, number)
         self._at(now + 1.0, "tick", 0)
+
+    def _decide(self, now: float, number: int) -> None:
+        viewer = self.viewers[number]
+        control = viewer.control
+        if isinstance(control, Controller):
+            control.adapter.share = self._neighbours.share(now, number, control.place)
+            control.tick(now)
+            adapter, path = control.adapter, control.estimator.state(now)
+            self._neighbours.see(
+                now,
+                number,
+                place=adapter.place,
+                aim=adapter.aim,
+                queue=path.queue_delay or 0.0,
+                congested=path.congested,
+                capacity=path.capacity,
+            )
+        else:
+            control.tick(now)
+        self._aim(viewer)
 
     def _sample(self, now: float) -> None:
         waiting = self.link.waiting(now)

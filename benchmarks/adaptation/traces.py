@@ -150,6 +150,7 @@ def traces(walks: int = 0) -> tuple[Trace, ...]:
             LinkSettings(_constant(4 * M), blackout=(30.0, 33.0), delay=0.02),
             dark=True,
         ),
+        Trace("shared-3", "3 viewers behind 4 Mbit/s", 90, LinkSettings(_constant(4 * M), delay=0.02), viewers=3),
         Trace("shared-20", "20 viewers behind 20 Mbit/s", 90, LinkSettings(_constant(20 * M), delay=0.02), viewers=20),
         Trace("shared-50", "50 viewers behind 40 Mbit/s", 60, LinkSettings(_constant(40 * M), delay=0.02), viewers=50),
     )

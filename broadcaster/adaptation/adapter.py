@@ -28,8 +28,10 @@ class AdaptationSettings:
     `least_share` of the estimate is used all the same. `tolerable` is the queue that congestion alone may build
     before it counts, where nearly everything arrives (`arriving` of what is sent).
     `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
-    Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none.
-    On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`. Who has more
+    Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none; below
+    one of `alarm_wide` where bursts come through `wide` times as fast as the level needs.
+    On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`; and while
+    another tries for more, whose keyframe comes to all who watch its rung, at one of `burden_queue`. Who has more
     than its share goes a level down each `yielding` seconds after a change has shown.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
     packets were lost, which are told of for a while. After a probe, a queue that goes on to grow counts after
@@ -58,8 +60,11 @@ class AdaptationSettings:
     least_share: float = 0.4
     alarm: float = 0.15
     patience: float = 0.3
+    wide: float = 1.2
+    alarm_wide: float = 0.3
     spare: float = 1.5
     spare_queue: float = 0.3
+    burden_queue: float = 0.45
     yielding: float = 2.0
     tolerable: float = 0.12
     arriving: float = 0.9
@@ -116,6 +121,7 @@ class ViewerAdapter:
         self._prober = Prober(settings.probing)
         self._trials = Trials(settings.trials)
         self._bar = math.inf
+        self._aim: Level | None = None
         self._arrange(levels)
         self.level: Level | None = start
         self.share: Share | None = None
@@ -155,10 +161,20 @@ class ViewerAdapter:
         return 0 if self.level is None else self._levels.index(self.level)
 
     @property
+    def aim(self) -> int | None:
+        """The place of the level that is probed for; None while no probe runs."""
+        return self._levels.index(self._aim) if self._prober.probing and self._aim in self._levels else None
+
+    @property
     def settled(self) -> bool:
         """Whether the level has lasted, so that the estimate is more than what happened to be sent."""
         began = self._now if self._began is None else self._began
         return self._now - max(began, self._changed_at) >= self._settings.lasting
+
+    @property
+    def alone(self) -> bool:
+        """Whether no line is shared, as far as one knows."""
+        return self.share is None or self.share.alone
 
     @property
     def on_top(self) -> bool:
@@ -262,7 +278,8 @@ class ViewerAdapter:
         """The queue grows, or too much is lost: go to what fits, if this does not."""
         settings = self._settings
         failing = self._trials.failing
-        if not path.congested and not failing:
+        crowds = self._prober.probing and self.share is not None and self.share.crowded
+        if not path.congested and not failing and not crowds:
             self._stuck.reset()
             return None
         estimate = path.estimate if path.estimate is not None else path.throughput
@@ -274,13 +291,13 @@ class ViewerAdapter:
                 self._end_trial(path)
                 return None
         stuck = self._stuck.seconds(self._now, True)
-        spared = self.share is not None and self.share.spared
-        spared = spared and queue < settings.spare_queue and stuck < settings.spare
+        spared = queue < self._spared_below() and stuck < settings.spare
         early = self._now < (self._heard_from if path.sinking else self._settled_from) and not failing
         if estimate is None or early or spared:
             return None
         sinking = path.sinking and estimate < settings.arriving * ease * self._need(level)
-        waits = not self._loses and not failing and queue < settings.alarm and stuck < settings.patience
+        alarm = settings.alarm_wide if self._is_wide(level, path) else settings.alarm
+        waits = not self._loses and not failing and queue < alarm and stuck < settings.patience
         if not sinking and (waits or (self._bears(level, seen, path) and not failing)):
             return None
         if sinking:
@@ -298,6 +315,16 @@ class ViewerAdapter:
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
         return self._stop_sending(seen) if stuck >= settings.pause_after else None
+
+    def _spared_below(self) -> float:
+        """The queue below which others give way first."""
+        if self.share is None or not (self.share.spared or self.share.burdened):
+            return 0.0
+        return self._settings.burden_queue if self.share.burdened else self._settings.spare_queue
+
+    def _is_wide(self, level: Level, path: PathState) -> bool:
+        """Whether bursts come through so fast that the level should fit; on a shared line that tells nothing."""
+        return self.alone and path.capacity is not None and path.capacity >= self._settings.wide * self._need(level)
 
     def _bears(self, level: Level, seen: Sample, path: PathState) -> bool:
         """Whether nearly all arrives and the queue is one that can be borne."""
@@ -373,8 +400,10 @@ class ViewerAdapter:
             return None
         if not self._prober.active:
             settled = now - self._changed_at >= settings.settle
-            self._bar = self._trials.bar(now, path)
+            self._bar = min(self._trials.bar(now, path), self._closed())
             if above.bitrate >= self._bar or rested < settings.rest or not settled:
+                return None
+            if self.share is not None and self.share.waits:
                 return None
             carried = path.estimate or 0.0
             if (
@@ -383,11 +412,11 @@ class ViewerAdapter:
                 and not self._prober.refused(now, self._need(above))
             ):
                 return self._raise("headroom", carried, seen)
-            if self.share is not None and self.share.waits:
-                return None
             if not self._probes:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
                 return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
+            self._aim = above
+            self._prober.careful = self.share is not None and self.share.failed
         return self._try(above, level, seen, path)
 
     def _try(self, above: Level, level: Level, seen: Sample, path: PathState) -> Decision | None:
@@ -401,6 +430,11 @@ class ViewerAdapter:
         self._trials.trust(probed)
         carried = path.estimate if self._trials.believes(path.estimate) else min(path.estimate, probed)
         return self._raise("headroom", carried, seen)
+
+    def _closed(self) -> float:
+        """The bitrate from which on the line was found too narrow for one viewer more."""
+        closed = None if self.share is None else self.share.closed
+        return math.inf if closed is None or closed >= len(self._levels) else self._levels[closed].bitrate
 
     def _raise(self, rule: Rule, carried: float, seen: Sample) -> Decision | None:
         """To the best level that `carried` bit/s are enough for."""

@@ -27,6 +27,11 @@ def bitrate_of(number: int) -> float:
     return LOWEST * 2.0 ** (number / _PER_OCTAVE) if number > 0 else 0.0
 
 
+def carrying(bitrate: float) -> float:
+    """The least bit/s that count, binned, as enough for `bitrate`."""
+    return 1.001 * bitrate_of(bin_of(bitrate) + 1)
+
+
 def histogram(estimates: Iterable[float]) -> dict[int, int]:
     """Count estimates in bit/s."""
     counts: dict[int, int] = {}

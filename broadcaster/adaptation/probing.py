@@ -17,11 +17,13 @@ class ProbeSettings:
 
     A probe sends `margin` times what the next level needs (LiveKit: 120 %), for at least `shortest` and until the
     estimate reaches `enough` times the need, but for no longer than `patience` times what the estimate takes to follow.
-    Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to. It fails when the
+    Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to, and `care` times
+    where one should be careful. It fails when the
     queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when bursts come through
     slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`; where bursts come
-    `wider` times as fast as then, the path has changed and the pause is over. Where a probe cost packets, which costs
-    pictures too, the pause is `lossy_pause` at least and up to `longest_lossy_pause`.
+    `wider` times as fast as then, the path has changed and the pause is over. Up to `stalled_pause` only where they
+    come `wider` times as fast as the next level needs, for then others held the path for a moment. Where a probe cost
+    packets, which costs pictures too, the pause is `lossy_pause` at least and up to `longest_lossy_pause`.
 
     Where the next level needs more than `knock_from`, or `far` times what is sent, a burst of `knock_octets` goes ahead
     for `knock_time` at most, and tells within `answer` how fast the path is at most; when it is too slow the next one
@@ -32,12 +34,14 @@ class ProbeSettings:
     margin: float = 1.15
     shortest: float = 0.5
     most_caution: float = 4.0
+    care: float = 2.0
     enough: float = 1.02
     patience: float = 3.0
     queue: float = 0.06
     loss: float = 0.04
     pause: float = 3.0
     longest_pause: float = 24.0
+    stalled_pause: float = 12.0
     lossy_pause: float = 12.0
     longest_lossy_pause: float = 120.0
     wider: float = 1.3
@@ -70,6 +74,8 @@ class Prober:
         self.octets: int | None = None
         """How many octets of padding at most, None: as many as it takes."""
         self.last: ProbeResult | None = None
+        self.careful = False
+        """Whether the next probes should last `care` times as long at least."""
         self._phase: Literal["idle", "knock", "listen", "probe"] = "idle"
         self._need = 0.0
         self._since = 0.0
@@ -94,6 +100,11 @@ class Prober:
     @property
     def active(self) -> bool:
         return self._phase != "idle"
+
+    @property
+    def probing(self) -> bool:
+        """Whether more is sent than a short burst."""
+        return self._phase == "probe"
 
     def postpone(self, until: float) -> None:
         """No probe before `until`."""
@@ -157,11 +168,12 @@ class Prober:
         slow = path.capacity is not None and path.capacity < need and elapsed > 0.2
         if path.congested or queue > settings.queue or self._costs(path) > settings.loss or slow:
             return self._fail(now, path)
-        if elapsed >= self._caution * settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
+        caution = max(self._caution, settings.care if self.careful else 1.0)
+        if elapsed >= caution * settings.shortest and (path.estimate or 0.0) >= settings.enough * need:
             self._pause = settings.pause
             self._failed_width, self._failed_need = None, math.inf
             return self._end(now, path, "passed")
-        if elapsed >= self._caution * settings.patience * path.follows:
+        if elapsed >= caution * settings.patience * path.follows:
             return self._fail(now, path)
         return None
 
@@ -180,7 +192,8 @@ class Prober:
         if self._costs(path) > (settings.loss if queue > settings.queue else 0.5 * settings.loss):
             self.regret(now, self._need)
         else:
-            self._wait(now, self._need, self._pause, settings.longest_pause)
+            stalled = path.capacity is not None and path.capacity > settings.wider * self._need
+            self._wait(now, self._need, self._pause, settings.stalled_pause if stalled else settings.longest_pause)
             self._failed_width = path.capacity
         return self._end(now, path, "failed")
 
