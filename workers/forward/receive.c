@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "cipher.h"
 #include "feedback.h"
 #include "estimate.h"
 #include "consent.h"
@@ -195,6 +196,11 @@ static int may_speak(bc_inbox *inbox, double now) {
     return 1;
 }
 
+static int unprotect(bc_receiver *receiver, bc_inbox *inbox, uint8_t *data, int *length) {
+    return inbox->control != NULL ? bc_unseal(inbox->control, data, length)
+                                  : receiver->unprotect(inbox->srtp, data, length);
+}
+
 static void hear(bc_receiver *receiver, bc_inbox *inbox, uint8_t *data, uint32_t size, double now, bc_batch *batch) {
     bc_feedback *feedback = &inbox->feedback;
     if (size < 2 || data[1] < 192 || data[1] > 223) {
@@ -207,7 +213,7 @@ static void hear(bc_receiver *receiver, bc_inbox *inbox, uint8_t *data, uint32_t
         return;
     }
     int length = (int)size;
-    if (size < inbox->shortest || receiver->unprotect(inbox->srtp, data, &length) || length < 0 ||
+    if (size < inbox->shortest || unprotect(receiver, inbox, data, &length) || length < 0 ||
         (uint32_t)length > size || !bc_reduce(data, (size_t)length, now, feedback)) {
         inbox->failures++;
         return;
