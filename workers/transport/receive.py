@@ -89,6 +89,7 @@ class PythonReceiver:
                 return False
             except OSError:
                 continue  # an ICMP error about some viewer; the others' datagrams wait behind it
+            mux.urgent_at = time.monotonic()
             mux.datagram(data, UdpPath(datagrams, address, mux.statistics))
         return True
 
