@@ -33,16 +33,16 @@ static uint32_t draw(uint32_t below) { /* xorshift64* */
 
 /* RFC 7714 section 9: what a viewer would send. */
 FAST static void protect(const bc_keys *keys, uint32_t trailer, uint8_t *packet, uint32_t size) {
-    uint8_t nonce[NONCE], open[CONTROL + TRAILER];
+    uint8_t open[CONTROL + TRAILER];
     uint32_t word = __builtin_bswap32(trailer);
-    make_nonce(keys, packet + 4, trailer & INDEX, nonce);
+    const __m128i nonce = nonce_of(keys, packet + 4, trailer & INDEX);
     if (trailer & ENCRYPTED) {
         memcpy(open, packet, CONTROL);
         memcpy(open + CONTROL, &word, TRAILER);
-        store(packet + size, crypt(keys, nonce, open, sizeof open, packet + CONTROL, size - CONTROL, 0));
+        store(packet + size, crypt(keys, nonce, open, sizeof open, packet + CONTROL, NULL, size - CONTROL, 0));
     } else {
         memcpy(packet + size, &word, TRAILER);
-        store(packet + size, crypt(keys, nonce, packet, size + TRAILER, packet, 0, 0));
+        store(packet + size, crypt(keys, nonce, packet, size + TRAILER, packet, NULL, 0, 0));
     }
     memcpy(packet + size + BLOCK, &word, TRAILER);
 }

@@ -112,12 +112,15 @@ def control_by_the_book(master: bytes, index: int, packet: bytes, *, encrypted: 
     return packet + cipher.encrypt(iv, b"", packet + trailer) + trailer
 
 
-def seal(session: SrtpSession, sequence: int, header: int, packet: bytes) -> tuple[int, bytes]:
-    """The packet stands at the end of its memory but for the tag, so that a sanitizer or guard sees who goes on."""
+def seal(session: SrtpSession, sequence: int, header: int, packet: bytes, *, apart: bool = False) -> tuple[int, bytes]:
+    """The packet stands at the end of its memory but for the tag, so that a sanitizer or guard sees who goes on; what
+    may stand `apart` does."""
     memory = kernel_ffi.new("uint8_t[]", len(packet) + 16)
     size = kernel_ffi.new("int *", len(packet))
-    kernel_ffi.memmove(memory, packet, len(packet))
-    error = kernel.bc_seal(session.cipher, sequence, header, memory, size)
+    near = header + kernel.BC_NEAR if apart else len(packet)
+    more = kernel_ffi.from_buffer("uint8_t[]", packet[near:]) if near < len(packet) else kernel_ffi.NULL
+    kernel_ffi.memmove(memory, packet, min(near, len(packet)))
+    error = kernel.bc_seal(session.cipher, sequence, header, memory, more, size)
     return error, bytes(kernel_ffi.buffer(memory, size[0]))
 
 
@@ -130,9 +133,13 @@ def seal(session: SrtpSession, sequence: int, header: int, packet: bytes) -> tup
 )
 @example(bytes(28), 2**48 - 1, bytes(12), bytes(127))
 @example(bytes(28), 0x10000, bytes(129), bytes(128))
+@example(bytes(28), 0, bytes(12), bytes(257))
+@example(bytes(28), 0, bytes(12), bytes(range(256)) * 4 + bytes(114))
 def test_the_kernels_cipher_does_what_the_rfc_says(master: bytes, sequence: int, header: bytes, payload: bytes) -> None:
-    session = SrtpSession(Keys(GCM, master, bytes(28)))
-    assert seal(session, sequence, len(header), header + payload) == (0, by_the_book(master, sequence, header, payload))
+    expected = by_the_book(master, sequence, header, payload)
+    for apart in (False, True):
+        session = SrtpSession(Keys(GCM, master, bytes(28)))
+        assert seal(session, sequence, len(header), header + payload, apart=apart) == (0, expected)
 
 
 @needs_cipher

@@ -1,4 +1,4 @@
-/* AES-128-GCM by VAES and VPCLMULQDQ, two blocks in an instruction and eight in a step.
+/* AES-128-GCM by VAES and VPCLMULQDQ, two blocks in an instruction and sixteen under way.
 
    libsrtp asks OpenSSL for a dozen small things about each packet, and its state of a viewer is spread over dozens of
    cache lines, which have gone cold when the next frame comes. The instructions take the same time whatever the key and
@@ -25,24 +25,34 @@
 enum {
     BLOCK = 16,
     ROUNDS = 10,
-    STEP = 8 * BLOCK,
-    NONCE = 12,
+    PAIRS = 4,
+    STEP = 2 * PAIRS * BLOCK,
     CONTROL = 8,                /* octets of an RTCP packet that stay readable */
     TRAILER = 4,                /* the index of an SRTCP packet, and whether it is encrypted */
     WINDOW = 128                /* indices behind the newest that may still come: as many as libsrtp has */
 };
 
+/* From STEP - n on: n octets that are kept, and zeroes. */
+static const uint8_t KEPT[2 * STEP] = {[0 ... STEP - 1] = 0xFF};
+
 static const uint32_t INDEX = 0x7FFFFFFF, ENCRYPTED = 0x80000000;
 
 _Static_assert(BC_POWERS == sizeof((bc_keys *)0)->powers / BLOCK, "the header says it twice");
 _Static_assert(BC_POWERS * BLOCK == STEP + BLOCK, "the last step and the lengths are hashed together");
-_Static_assert(NONCE == sizeof((bc_keys *)0)->salt, "the salt is as long as the nonce");
 _Static_assert(WINDOW == 8 * sizeof((bc_speaker *)0)->seen, "a bit for each index");
+_Static_assert(BC_NEAR == 2 * STEP, "the first round's octets are near");
 _Static_assert(BC_SPEAKERS == sizeof((bc_control *)0)->speakers / sizeof(bc_speaker), "the header says it twice");
 
 ALWAYS __m128i load(const void *at) { return _mm_loadu_si128(at); }
 
 ALWAYS void store(void *at, __m128i value) { _mm_storeu_si128(at, value); }
+
+/* Zeroes; compilers take `rep stos` for that many, which is slow to start. */
+ALWAYS void clear(uint8_t block[STEP + BLOCK]) {
+    for (int place = 0; place < STEP; place += 2 * BLOCK)
+        _mm256_storeu_si256((__m256i *)(block + place), _mm256_setzero_si256());
+    store(block + STEP, _mm_setzero_si128());
+}
 
 ALWAYS __m128i reversed(__m128i block) {
     return _mm_shuffle_epi8(block, _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
@@ -81,23 +91,23 @@ ALWAYS __m128i encrypt(const uint8_t rounds[ROUNDS + 1][BLOCK], __m128i block) {
     return _mm_aesenclast_si128(block, load(rounds[ROUNDS]));
 }
 
-/* The key stream of eight blocks from `counters` on, which are two of them. */
-ALWAYS void stream(const bc_keys *keys, __m256i counters, __m256i found[4]) {
+/* The key stream of so many pairs of blocks from `counters` on, which are the first pair. */
+ALWAYS void stream(const bc_keys *keys, __m256i counters, __m256i *found, int pairs) {
     const __m256i ends = _mm256_set_epi8(12, 13, 14, 15, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 12, 13, 14, 15, 11, 10,
                                          9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m256i two = _mm256_set_epi32(2, 0, 0, 0, 2, 0, 0, 0);
     __m256i key = _mm256_broadcastsi128_si256(load(keys->rounds[0]));
-    for (int pair = 0; pair < 4; pair++) {
+    for (int pair = 0; pair < pairs; pair++) {
         found[pair] = _mm256_xor_si256(_mm256_shuffle_epi8(counters, ends), key);
         counters = _mm256_add_epi32(counters, two);
     }
     for (int round = 1; round < ROUNDS; round++) {
         key = _mm256_broadcastsi128_si256(load(keys->rounds[round]));
-        for (int pair = 0; pair < 4; pair++)
+        for (int pair = 0; pair < pairs; pair++)
             found[pair] = _mm256_aesenc_epi128(found[pair], key);
     }
     key = _mm256_broadcastsi128_si256(load(keys->rounds[ROUNDS]));
-    for (int pair = 0; pair < 4; pair++)
+    for (int pair = 0; pair < pairs; pair++)
         found[pair] = _mm256_aesenclast_epi128(found[pair], key);
 }
 
@@ -134,24 +144,33 @@ ALWAYS __m128i hashed(const bc_keys *keys, __m128i hash, const uint8_t *blocks, 
     return reduced(sums);
 }
 
-/* The same for the eight blocks of a step. */
-ALWAYS __m128i hashed_step(const bc_keys *keys, __m128i hash, const __m256i blocks[4]) {
+/* The same for that many pairs of blocks, and behind them one block more, which is already reversed. */
+ALWAYS __m128i hashed_pairs(const bc_keys *keys, __m128i hash, const __m256i *blocks, uint32_t pairs, uint32_t power,
+                            const __m128i *more) {
     const __m256i reversal = _mm256_broadcastsi128_si256(
         _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     __m256i low = _mm256_setzero_si256(), middle = low, high = low;
-    for (int pair = 0; pair < 4; pair++) {
+    for (uint32_t pair = 0; pair < pairs; pair++) {
         __m256i block = _mm256_shuffle_epi8(blocks[pair], reversal);
-        __m256i power = _mm256_loadu_si256((const void *)keys->powers[1 + 2 * pair]);
+        __m256i both = _mm256_loadu_si256((const void *)keys->powers[power + 2 * pair]);
         if (pair == 0)
             block = _mm256_xor_si256(block, _mm256_zextsi128_si256(hash));
-        low = _mm256_xor_si256(low, _mm256_clmulepi64_epi128(block, power, 0x00));
-        middle = _mm256_xor_si256(middle, _mm256_clmulepi64_epi128(block, power, 0x01));
-        middle = _mm256_xor_si256(middle, _mm256_clmulepi64_epi128(block, power, 0x10));
-        high = _mm256_xor_si256(high, _mm256_clmulepi64_epi128(block, power, 0x11));
+        low = _mm256_xor_si256(low, _mm256_clmulepi64_epi128(block, both, 0x00));
+        middle = _mm256_xor_si256(middle, _mm256_clmulepi64_epi128(block, both, 0x01));
+        middle = _mm256_xor_si256(middle, _mm256_clmulepi64_epi128(block, both, 0x10));
+        high = _mm256_xor_si256(high, _mm256_clmulepi64_epi128(block, both, 0x11));
     }
 #define SUM(value) _mm_xor_si128(_mm256_castsi256_si128(value), _mm256_extracti128_si256(value, 1))
-    return reduced((products){SUM(low), SUM(middle), SUM(high)});
+    products sums = {SUM(low), SUM(middle), SUM(high)};
 #undef SUM
+    if (more != NULL)
+        multiply(&sums, pairs ? *more : _mm_xor_si128(*more, hash), load(keys->powers[BC_POWERS - 1]));
+    return reduced(sums);
+}
+
+/* The same for the eight blocks of a step. */
+ALWAYS __m128i hashed_step(const bc_keys *keys, __m128i hash, const __m256i blocks[PAIRS]) {
+    return hashed_pairs(keys, hash, blocks, PAIRS, 1, NULL);
 }
 
 FAST static void find_powers(bc_keys *keys) {
@@ -172,55 +191,71 @@ FAST static void find_powers(bc_keys *keys) {
 
 /* --- GCM -------------------------------------------------------------------------------------------------------- */
 
-/* Encrypt `size` octets in place, or decrypt them, and return the tag over them and the `opens` octets that stay open. */
-ALWAYS __m128i crypt(const bc_keys *keys, const uint8_t *nonce, const uint8_t *open, uint32_t opens, uint8_t *text,
-                     uint32_t size, int decrypts) {
-    uint8_t first[BLOCK] = {0};
-    memcpy(first, nonce, NONCE);
-    const __m128i start = load(first);  /* the counter stands in the last word, the lowest octet first, until it is used */
-    const __m128i mask = encrypt(keys->rounds, _mm_insert_epi8(start, 1, 15));
-    __m256i counters = _mm256_add_epi32(_mm256_broadcastsi128_si256(start), _mm256_set_epi32(3, 0, 0, 0, 2, 0, 0, 0));
-    const __m256i eight = _mm256_set_epi32(8, 0, 0, 0, 8, 0, 0, 0);
+/* Encrypt or decrypt pairs of blocks; `secret` gets what of them is hashed. */
+ALWAYS void combine(uint8_t *to, const uint8_t *from, const __m256i *stream, __m256i *secret, int pairs, int decrypts) {
+    for (int pair = 0; pair < pairs; pair++) {
+        size_t place = (size_t)2 * BLOCK * (size_t)pair;
+        __m256i before = _mm256_loadu_si256((const __m256i *)(from + place));
+        __m256i after = _mm256_xor_si256(before, stream[pair]);
+        secret[pair] = decrypts ? before : after;
+        _mm256_storeu_si256((__m256i *)(to + place), after);
+    }
+}
+
+/* Encrypt or decrypt `size` octets and return the tag over them and the `opens` octets that stay open. All of
+   them are read where they are written, or only the first BC_NEAR and the others from `more` on, which is not NULL. */
+ALWAYS __m128i crypt(const bc_keys *keys, __m128i nonce, const uint8_t *open, uint32_t opens, uint8_t *text,
+                     const uint8_t *more, uint32_t size, int decrypts) {
+    const __m128i mask = encrypt(keys->rounds, _mm_insert_epi8(nonce, 1, 15));
+    /* The counter stands in the last word, the lowest octet first, until it is used. */
+    __m256i counters = _mm256_add_epi32(_mm256_broadcastsi128_si256(nonce), _mm256_set_epi32(3, 0, 0, 0, 2, 0, 0, 0));
+    const __m256i eight = _mm256_set_epi32(8, 0, 0, 0, 8, 0, 0, 0), sixteen = _mm256_add_epi32(eight, eight);
 
     uint8_t rest[STEP + BLOCK];
     __m128i hash = _mm_setzero_si128();
     for (uint32_t at = 0, some; at < opens; at += some) {
         some = opens - at < STEP ? opens - at : STEP;
-        memset(rest, 0, sizeof rest);
+        clear(rest);
         memcpy(rest, open + at, some);
         hash = hashed(keys, hash, rest, (some + BLOCK - 1) / BLOCK);
     }
 
     uint8_t *const end = text + size;
-    __m256i blocks[4], secret[4];
-    for (; end - text >= STEP; text += STEP) {
-        stream(keys, counters, blocks);
-        counters = _mm256_add_epi32(counters, eight);
-        for (int pair = 0; pair < 4; pair++) {
-            __m256i *place = (__m256i *)(text + (size_t)2 * BLOCK * (size_t)pair), before = _mm256_loadu_si256(place);
-            blocks[pair] = _mm256_xor_si256(blocks[pair], before);
-            secret[pair] = decrypts ? before : blocks[pair];
-            _mm256_storeu_si256(place, blocks[pair]);
-        }
+    const uint8_t *from = text;
+    __m256i blocks[2 * PAIRS], secret[2 * PAIRS];
+    while (end - text >= 2 * STEP) {
+        stream(keys, counters, blocks, 2 * PAIRS);
+        counters = _mm256_add_epi32(counters, sixteen);
+        combine(text, from, blocks, secret, 2 * PAIRS, decrypts);
         hash = hashed_step(keys, hash, secret);
+        hash = hashed_step(keys, hash, secret + PAIRS);
+        from = more != NULL ? more : from + 2 * STEP;
+        more = NULL;
+        text += 2 * STEP;
     }
-    uint32_t left = (uint32_t)(end - text), whole = (left + BLOCK - 1) / BLOCK;
-    memset(rest, 0, sizeof rest);
+    if (end - text >= STEP) {
+        stream(keys, counters, blocks, PAIRS);
+        counters = _mm256_add_epi32(counters, eight);
+        combine(text, from, blocks, secret, PAIRS, decrypts);
+        hash = hashed_step(keys, hash, secret);
+        from += STEP;
+        text += STEP;
+    }
+    const uint32_t left = (uint32_t)(end - text), whole = (left + BLOCK - 1) / BLOCK;
     if (left) {
-        uint8_t given[STEP] = {0}, found[STEP];
-        memcpy(given, text, left);
-        stream(keys, counters, blocks);
-        for (int pair = 0; pair < 4; pair++) {
-            size_t place = (size_t)2 * BLOCK * (size_t)pair;
-            _mm256_storeu_si256((__m256i *)(found + place),
-                                _mm256_xor_si256(blocks[pair], _mm256_loadu_si256((const __m256i *)(given + place))));
-        }
+        uint8_t given[STEP + BLOCK], found[STEP];
+        clear(given);
+        memcpy(given, from, left);
+        stream(keys, counters, blocks, PAIRS);
+        combine(found, given, blocks, secret, PAIRS, decrypts);
         memcpy(text, found, left);
-        memcpy(rest, decrypts ? given : found, left);
+        for (uint32_t pair = 0; pair < PAIRS && !decrypts; pair++) {
+            const uint8_t *kept = KEPT + STEP - left + (size_t)2 * BLOCK * pair;
+            secret[pair] = _mm256_and_si256(secret[pair], _mm256_loadu_si256((const __m256i *)kept));
+        }
     }
-    uint64_t lengths[2] = {__builtin_bswap64(8 * (uint64_t)opens), __builtin_bswap64(8 * (uint64_t)size)};
-    memcpy(rest + (size_t)BLOCK * whole, lengths, sizeof lengths);
-    hash = hashed(keys, hash, rest, whole + 1);
+    const __m128i lengths = _mm_set_epi64x((long long)(8 * (uint64_t)opens), (long long)(8 * (uint64_t)size));
+    hash = hashed_pairs(keys, hash, secret, (whole + 1) / 2, BC_POWERS - 1 - whole, &lengths);
     return _mm_xor_si128(reversed(hash), mask);
 }
 
@@ -241,34 +276,31 @@ FAST static void derive(bc_keys *keys, const uint8_t *master, uint8_t label) {
 }
 
 /* RFC 7714 sections 8.1 and 9.1: `ssrc` as it stands in the packet, and 48 bits of number. */
-ALWAYS void make_nonce(const bc_keys *keys, const uint8_t *ssrc, uint64_t number, uint8_t *nonce) {
-    nonce[0] = nonce[1] = 0;
-    memcpy(nonce + 2, ssrc, 4);
-    for (int place = 0; place < 6; place++)
-        nonce[6 + place] = (uint8_t)(number >> (40 - 8 * place));
-    for (int place = 0; place < NONCE; place++)
-        nonce[place] ^= keys->salt[place];
+ALWAYS __m128i nonce_of(const bc_keys *keys, const uint8_t *ssrc, uint64_t number) {
+    uint32_t word, high = __builtin_bswap16((uint16_t)(number >> 32)), low = __builtin_bswap32((uint32_t)number);
+    memcpy(&word, ssrc, sizeof word);
+    const __m128i salt = _mm_and_si128(load(keys->salt), _mm_set_epi32(0, -1, -1, -1));
+    return _mm_xor_si128(salt, _mm_set_epi64x(low, (long long)((uint64_t)high << 48 | (uint64_t)word << 16)));
 }
 
-FAST static void seal(const bc_keys *keys, uint64_t sequence, uint32_t header, uint8_t *packet, uint32_t size) {
-    uint8_t nonce[NONCE];
-    make_nonce(keys, packet + 8, sequence, nonce);
-    store(packet + size, crypt(keys, nonce, packet, header, packet + header, size - header, 0));
+FAST static void seal(const bc_keys *keys, uint64_t sequence, uint32_t header, uint8_t *packet, const uint8_t *more,
+                      uint32_t size) {
+    const __m128i nonce = nonce_of(keys, packet + 8, sequence);
+    store(packet + size, crypt(keys, nonce, packet, header, packet + header, more, size - header, 0));
 }
 
 /* Whether the tag is that of a packet of `size` octets, which is decrypted in place. */
 FAST static int unseal(const bc_keys *keys, uint32_t trailer, uint8_t *packet, uint32_t size) {
-    uint8_t nonce[NONCE], open[CONTROL + TRAILER];
-    const __m128i told = load(packet + size);
+    uint8_t open[CONTROL + TRAILER];
+    const __m128i told = load(packet + size), nonce = nonce_of(keys, packet + 4, trailer & INDEX);
     __m128i tag;
-    make_nonce(keys, packet + 4, trailer & INDEX, nonce);
     if (trailer & ENCRYPTED) {
         memcpy(open, packet, CONTROL);
         memcpy(open + CONTROL, packet + size + BLOCK, TRAILER);
-        tag = crypt(keys, nonce, open, sizeof open, packet + CONTROL, size - CONTROL, 1);
+        tag = crypt(keys, nonce, open, sizeof open, packet + CONTROL, NULL, size - CONTROL, 1);
     } else {
         memmove(packet + size, packet + size + BLOCK, TRAILER);
-        tag = crypt(keys, nonce, packet, size + TRAILER, packet, 0, 1);
+        tag = crypt(keys, nonce, packet, size + TRAILER, packet, NULL, 0, 1);
     }
     tag = _mm_xor_si128(tag, told);
     return _mm_testz_si128(tag, tag);
@@ -291,11 +323,11 @@ int bc_cipher_open(bc_cipher *cipher, const uint8_t *master) {
     return 1;
 }
 
-int bc_seal(bc_cipher *cipher, uint64_t sequence, uint32_t header, void *packet, int *size) {
+int bc_seal(bc_cipher *cipher, uint64_t sequence, uint32_t header, void *packet, const void *more, int *size) {
     if (sequence < cipher->next)
         return 1;
     cipher->next = sequence + 1;
-    seal(&cipher->keys, sequence, header, packet, (uint32_t)*size);
+    seal(&cipher->keys, sequence, header, packet, more, (uint32_t)*size);
     *size += BLOCK;
     return 0;
 }
@@ -365,11 +397,12 @@ int bc_cipher_open(bc_cipher *cipher, const uint8_t *master) {
     return 0;
 }
 
-int bc_seal(bc_cipher *cipher, uint64_t sequence, uint32_t header, void *packet, int *size) {
+int bc_seal(bc_cipher *cipher, uint64_t sequence, uint32_t header, void *packet, const void *more, int *size) {
     (void)cipher;
     (void)sequence;
     (void)header;
     (void)packet;
+    (void)more;
     (void)size;
     return 1;
 }

@@ -3,6 +3,7 @@
 
 #define BC_POWERS 9
 #define BC_SPEAKERS 8
+#define BC_NEAR 256
 
 /* Session keys: the few lines of memory that a packet needs lie together. */
 typedef struct {
@@ -37,10 +38,12 @@ int bc_cipher_open(bc_cipher *cipher, const uint8_t *master);
 int bc_control_open(bc_control *control, const uint8_t *master);
 
 /* Protect an RTP packet of `*size` octets in place and add the tag's 16, as srtp_protect does. `header` octets stay
-   readable: all up to the payload. `sequence` is the extended number, of which the packet has the lower half.
+   readable: all up to the payload. `sequence` is the extended number, of which the packet has the lower half. Of the
+   payload all but the first BC_NEAR octets are read from `more`, so that they need not be copied before; NULL: from
+   the packet.
 
    Returns 0, or 1 for a number that is not above all before it: twice the same would give the key away. */
-int bc_seal(bc_cipher *cipher, uint64_t sequence, uint32_t header, void *packet, int *size);
+int bc_seal(bc_cipher *cipher, uint64_t sequence, uint32_t header, void *packet, const void *more, int *size);
 
 /* Decrypt an SRTCP packet of `*size` octets in place, as srtp_unprotect_rtcp does. Returns 0, or 1 when it is too short,
    forged or repeated; then its octets mean nothing any more. */

@@ -38,8 +38,8 @@ class TransportSettings:
     """Datagrams that are taken from a socket at once."""
     pause: float = 0.02
     """Between two looks at the sockets while media flows and somebody has just asked for something: a wake-up for each
-    report costs more than the report. So long may a NACK wait, which libwebrtc sends as often. While any viewer connects
-    there is no pause."""
+    report costs more than the report. So long may a NACK wait, which libwebrtc sends as often. While any viewer
+    connects there is no pause."""
     asking: float = 1.0
     """For so long after somebody's NACK or PLI, or news of a path that got worse, more of them are expected."""
     idle_pause: float = 0.04
