@@ -26,8 +26,6 @@ _NOT_HERE = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV))
 _BATCHES = 4
 """Of datagrams that a socket may give before others have their turn: a millisecond's work. A turn of the loop costs as
 much as half a batch."""
-_FEW = 3
-"""Sockets that are read without asking first whether there is something to read, which costs more."""
 _TURNS = 3
 """Turns of the loop between an accepted connection and its flow."""
 _CHOICES = 20
@@ -209,7 +207,7 @@ class Endpoint:
         """Take what waits at the sockets, within limits; whether there may be more."""
         self._looked = self._loop.time()
         drain, more = self._mux.receiver.drain, False
-        for datagrams in list(self._udp.values()) if len(self._udp) <= _FEW else self._ready():
+        for datagrams in self._udp.values() if len(self._udp) == 1 else self._ready():
             more = all(drain(datagrams) for _ in range(_BATCHES)) or more
         return more
 
