@@ -234,12 +234,17 @@ static int fake_unprotect(void *context, void *packet, int *size) {
     }
 }
 
+int bc_unseal(bc_control *control, void *packet, int *size) { return fake_unprotect(control, packet, size); }
+
 static bc_inbox *make_viewer(uint32_t number) {
     bc_inbox *inbox = calloc(1, sizeof *inbox); /* on its own, so that writing on is seen */
     REQUIRE(inbox);
     inbox->feedback.arrivals = malloc(CAPACITY * sizeof(bc_arrival));
     inbox->feedback.capacity = CAPACITY;
-    inbox->srtp = &noise;
+    if (draw(2))
+        inbox->srtp = &noise;
+    else
+        inbox->control = (bc_control *)&noise;
     inbox->rate = inbox->allowance = 1 + draw(30);
     inbox->number = number;
     inbox->shortest = 12;

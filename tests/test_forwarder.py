@@ -159,6 +159,20 @@ def test_a_tick_each_second_reports_each_second_although_it_is_a_little_early_or
         assert reports == 20
 
 
+def test_a_newcomer_gets_sender_reports_sooner_after_one_another() -> None:
+    fanout = PythonFanout(CLOCK, lambda: 100.0)
+    forwarder = Forwarder(fanout, lambda rung, patient: None, lambda demand: None, monotonic=lambda: 100.0)
+    with RtpViewer() as viewer:
+        forwarder.attach(viewer.outlet, Selector(0))
+        reported = []
+        for second in range(30):
+            forwarder.frame(frame(second, keyframe=True))
+            viewer.datagrams()
+            forwarder.tick(100.0 + second)
+            reported += [second] * len(viewer.datagrams())
+        assert reported == [0, 1, 3, 7, 12, 17, 22, 27]
+
+
 def test_a_lost_packet_is_sent_again_on_the_wire() -> None:
     with RtpViewer() as viewer:
         forwarder = Forwarder(

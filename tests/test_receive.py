@@ -174,6 +174,27 @@ async def test_what_is_not_urgent_waits(endpoint: Endpoint, connection: Connecti
     assert connection.outlet.feedback.reported_at is not None
 
 
+async def test_while_somebody_asks_for_something_the_sockets_are_looked_at_more_often(receiver: str) -> None:
+    settings = TransportSettings(pause=0.001, idle_pause=60.0, glance=0.0)
+    endpoint = await Endpoint.open(range(1), settings=settings)
+    try:
+        async with Connection(endpoint) as connection:
+            await connection.say(receiver_report())
+            assert endpoint._pause() == (60.0 if receiver == "native" else 0.001)
+            before = endpoint.statistics.datagrams
+            connection.viewer.send(connection.session.protect_rtcp(PLI))
+            while endpoint.statistics.datagrams == before:
+                endpoint.stir()
+                await asyncio.sleep(0)
+            assert connection.outlet.plis == 1
+            await connection.say(receiver_report())
+            await connection.say(receiver_report())
+            endpoint._mux.urgent_at -= settings.asking
+            assert endpoint._pause() == 60.0
+    finally:
+        await endpoint.close()
+
+
 async def test_forged_repeated_and_unreadable_reports_are_counted(connection: Connection) -> None:
     good = connection.session.protect_rtcp(PLI)
     keys = connection.served.keys[0]

@@ -365,7 +365,7 @@ async def test_a_fingerprint_that_nobody_can_verify_is_refused(endpoint: Endpoin
 
 @pytest.mark.parametrize(("glance", "seen"), [(0.0, 2), (60.0, 1)])
 async def test_a_frame_is_an_occasion_to_look_at_the_sockets(receiver: str, glance: float, seen: int) -> None:
-    settings = TransportSettings(pause=60.0, glance=glance)
+    settings = TransportSettings(pause=60.0, idle_pause=60.0, glance=glance)
     endpoint = await Endpoint.open(range(1), announce=["127.0.0.1"], settings=settings)
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:

@@ -308,8 +308,9 @@ class PythonFanout:
         """Protect what was packed, from number `sequence` on; of each packet an error, or 0."""
         if srtp.cipher is None:
             return map(protect, repeat(srtp.context, count), layout.pointers, self._length_pointers)
-        numbers, header = range(sequence, sequence + count), repeat(layout.prefix - DESCRIPTOR_SIZE)
-        return map(lib.bc_seal, repeat(srtp.cipher), numbers, header, layout.pointers, self._length_pointers)
+        numbers, headers = range(sequence, sequence + count), repeat(layout.prefix - DESCRIPTOR_SIZE)
+        ciphers, nothing = repeat(srtp.cipher), repeat(ffi.NULL)
+        return map(lib.bc_seal, ciphers, numbers, headers, layout.pointers, nothing, self._length_pointers)
 
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         sent = self._resend(outlet, lost)

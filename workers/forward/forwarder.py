@@ -44,8 +44,10 @@ class FrameSelector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ForwarderSettings:
-    """`report_interval`: seconds between the sender reports of a viewer; the first leaves at once, and the round-trip
-    time is told by the viewer's own reports, which come each second. `keyframe_timeout`: seconds after which a keyframe
+    """`report_interval`: seconds between the sender reports of a viewer (RFC 3550 section 6.2 recommends 5). The first
+    leaves at once, the second after `report_soon` and each other one after twice as long, until that is the interval,
+    because one may be lost. The round-trip time is told by the viewer's own reports, which come each second.
+    `keyframe_timeout`: seconds after which a keyframe
     that was asked for and did not come is asked for again. `patience`: seconds that a newcomer which has a picture of
     another rung waits for a keyframe that costs those who watch little (KeyframeConfig.patient_interval), before it
     asks as everybody does. `opening`: what a newcomer is sent of the frames that came before it.
@@ -54,7 +56,8 @@ class ForwarderSettings:
     at least and `probe_most` octets at most.
     """
 
-    report_interval: float = 2.0
+    report_interval: float = 5.0
+    report_soon: float = 1.0
     keyframe_timeout: float = 1.0
     probe_burst: float = 0.1
     probe_least: int = 600
@@ -74,6 +77,7 @@ class _Place:
     outlet: Outlet
     selector: FrameSelector
     report_at: float
+    report_after: float
     patient_until: float = 0.0
     waiting_for: int | None = None
     rungs: frozenset[int] = frozenset()
@@ -215,7 +219,7 @@ class Forwarder:
         for, else of its entry; where there was none, one is asked for at once.
         """
         now = self._monotonic()
-        place = _Place(outlet, selector, now)
+        place = _Place(outlet, selector, now, min(self._settings.report_soon, self._settings.report_interval))
         if selector.entry is not None:
             place.patient_until = now + self._settings.patience
         outlet.listener = self
@@ -304,7 +308,8 @@ class Forwarder:
             del requested[rung]
         for place in self._places.values():
             if now >= place.report_at and (place.outlet.packets or place.outlet.sound_packets):
-                place.report_at = max(place.report_at + settings.report_interval, now)
+                place.report_at = max(place.report_at + place.report_after, now)
+                place.report_after = min(2 * place.report_after, settings.report_interval)
                 place.outlet.report(now)
             self._ask(place)
 

@@ -26,7 +26,10 @@ class Inbox:
         self._session = session
         self._path = path
         self.state = ffi.new("bc_inbox *", {"rate": rate, "allowance": rate})
-        self.state.srtp = address_of(session.incoming)
+        if session.control is not None:
+            self.state.control = session.control
+        else:
+            self.state.srtp = address_of(session.incoming)
         self.state.shortest = 8 + 4 + max(_TAG, session.tag_size)
         self.consent = ffi.addressof(self.state, "consent")
         """A bc_consent: which checks are answered by the kernel."""

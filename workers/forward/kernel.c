@@ -34,6 +34,7 @@ enum {
     MAX_PREFIX = HEADER + MAX_EXTENSIONS + DESCRIPTOR,
     MAX_TAG = 16,
     CIPHER_TAG = 16,            /* bc_seal's */
+    NEAR = BC_NEAR - DESCRIPTOR, /* octets of a chunk that it reads from the packet */
     MAX_STRIDE = MAX_PREFIX + CHUNK + MAX_TAG,
     MAX_PACKETS = 4096,         /* of a frame: more than the frame link carries */
     MESSAGES = 64,              /* in one sendmmsg */
@@ -301,11 +302,16 @@ static int build(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame, ui
         if (outlet->transport_at)
             put16(prefix + HEADER + outlet->transport_at, transport_sequence++);
         memcpy(packet, prefix, MAX_PREFIX); /* a constant is faster; what is too much is written over */
-        copy(packet + prefix_size, frame->payload + offset, chunk);
-        int plain = (int)(prefix_size + chunk), protected = plain;
-        int refused = outlet->cipher != NULL
-                          ? bc_seal(outlet->cipher, sequence, prefix_size - DESCRIPTOR, packet, &protected)
-                          : kernel->protect(outlet->srtp, packet, &protected);
+        const uint8_t *source = frame->payload + offset;
+        int plain = (int)(prefix_size + chunk), protected = plain, refused;
+        if (outlet->cipher != NULL) {
+            const uint8_t *more = chunk > NEAR ? source + NEAR : NULL;
+            copy(packet + prefix_size, source, more != NULL ? NEAR : chunk);
+            refused = bc_seal(outlet->cipher, sequence, prefix_size - DESCRIPTOR, packet, more, &protected);
+        } else {
+            copy(packet + prefix_size, source, chunk);
+            refused = kernel->protect(outlet->srtp, packet, &protected);
+        }
         sequence++;
         if (refused || protected != plain + outlet->tag_size)
             return 0;

@@ -1,6 +1,6 @@
 /* A worker's sockets, emptied in batches. Also read by cffi, which knows neither conditions nor includes.
 
-   Needs feedback.h and consent.h. */
+   Needs cipher.h, feedback.h and consent.h. */
 
 #define BC_BATCH 64
 
@@ -8,7 +8,8 @@
 typedef struct {
     bc_feedback feedback;
     bc_consent consent;
-    void *srtp;             /* libsrtp's srtp_t for what the viewer sends */
+    bc_control *control;    /* decrypts what the viewer sends; NULL: `srtp` does. Never changed once a packet has come */
+    void *srtp;             /* libsrtp's srtp_t */
     double rate;            /* RTCP datagrams that it may send in a second, and at once */
     double allowance;       /* how many it may send now */
     double allowed_at;      /* monotonic seconds, of the last one */

@@ -15,7 +15,7 @@ from workers.forward.state import ffi as kernel_ffi
 from workers.forward.state import lib as kernel
 
 CHOICE = "BEAMCAST_CIPHER"
-"""The environment variable that forces what protects media: "native" (cipher.c) or "libsrtp"."""
+"""The environment variable that forces what protects media and reads RTCP: "native" (cipher.c) or "libsrtp"."""
 
 WINDOW = 128
 """Packets of the replay window of outgoing streams: none is ever sent out of order, so small and cheap does."""
@@ -92,11 +92,18 @@ def check_choice() -> bool:
     return choice != "libsrtp"
 
 
-def _open_cipher(keys: SrtpKeys) -> Any:
+def _open_ciphers(keys: SrtpKeys) -> tuple[Any, Any]:
     if kernel is None or keys.profile != Policy.SRTP_PROFILE_AEAD_AES_128_GCM or not check_choice():
-        return None
-    cipher = kernel_ffi.new("bc_cipher *")
-    return cipher if kernel.bc_cipher_open(cipher, keys.tx_key) else None
+        return None, None
+    cipher, control = kernel_ffi.new("bc_cipher *"), kernel_ffi.new("bc_control *")
+    able = kernel.bc_cipher_open(cipher, keys.tx_key) and kernel.bc_control_open(control, keys.rx_key)
+    return (cipher, control) if able else (None, None)
+
+
+def _open_incoming(keys: SrtpKeys) -> Session:
+    incoming = Policy(key=keys.rx_key, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=keys.profile)
+    incoming.window_size = WINDOW
+    return Session(incoming)
 
 
 class SrtpSession:
@@ -106,20 +113,26 @@ class SrtpSession:
     `protect(self.context, ...)`, as resends do always, which have an SSRC of their own: what counts the packets of an
     SSRC is in one place only. One session holds both SSRCs of the viewer and must be used from one thread. A sequence
     number is never protected twice: under GCM that would reuse a nonce.
+
+    RTCP that comes in goes through `bc_unseal(self.control, ...)` where there is one, all of it, and else through
+    libsrtp's session `incoming`.
     """
 
     def __init__(self, keys: SrtpKeys) -> None:
         self.tag_size = TAG_SIZE[keys.profile]
         outgoing = Policy(key=keys.tx_key, ssrc_type=Policy.SSRC_ANY_OUTBOUND, srtp_profile=keys.profile)
         outgoing.window_size = WINDOW
-        incoming = Policy(key=keys.rx_key, ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=keys.profile)
-        incoming.window_size = WINDOW
         self._tx = Session(outgoing)
-        self._rx = Session(incoming)
-        self.cipher: Any = _open_cipher(keys)
-        """A bc_cipher (cipher.h), None where libsrtp protects media."""
+        self.cipher, self.control = _open_ciphers(keys)
+        """A bc_cipher and a bc_control (cipher.h), None where libsrtp protects media and reads RTCP."""
         self.context: Any = self._tx._srtp[0] if DIRECT else self._tx
-        self.incoming: Any = self._rx._srtp[0] if DIRECT else self._rx
+        self._rx = None if self.control is not None else _open_incoming(keys)
+
+    @property
+    def incoming(self) -> Any:
+        """libsrtp's for what the viewer sends, where there is no `control`."""
+        assert self._rx is not None, "the kernel reads this viewer's RTCP"
+        return self._rx._srtp[0] if DIRECT else self._rx
 
     def protect_rtcp(self, packet: bytes) -> bytes:
         """The SRTCP packet to send."""
@@ -127,7 +140,13 @@ class SrtpSession:
 
     def unprotect_rtcp(self, datagram: bytes) -> bytes | None:
         """The RTCP packet in `datagram`, or None when it is forged, repeated, too long or damaged."""
+        if self._rx is None:
+            return self._unseal(datagram)
         try:
             return bytes(self._rx.unprotect_rtcp(datagram))
         except (pylibsrtp.Error, ValueError):
             return None
+
+    def _unseal(self, datagram: bytes) -> bytes | None:
+        memory, size = kernel_ffi.from_buffer("uint8_t[]", bytearray(datagram)), kernel_ffi.new("int *", len(datagram))
+        return None if kernel.bc_unseal(self.control, memory, size) else bytes(kernel_ffi.buffer(memory, size[0]))

@@ -237,4 +237,7 @@ class Endpoint:
     def _pause(self) -> float:
         if self._mux.connecting:
             return 0.0
-        return self._settings.calm_pause if self.calm else self._settings.pause
+        settings = self._settings
+        if self.calm:
+            return settings.calm_pause
+        return settings.pause if self._loop.time() - self._mux.urgent_at < settings.asking else settings.idle_pause

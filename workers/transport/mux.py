@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,8 +37,13 @@ class TransportSettings:
     drain: int = 64
     """Datagrams that are taken from a socket at once."""
     pause: float = 0.02
-    """Between two looks at the sockets while media flows: a wake-up for each report costs more than the report. So long
-    may a NACK wait, which libwebrtc sends as often. While any viewer connects there is no pause."""
+    """Between two looks at the sockets while media flows and somebody has just asked for something: a wake-up for each
+    report costs more than the report. So long may a NACK wait, which libwebrtc sends as often. While any viewer
+    connects there is no pause."""
+    asking: float = 1.0
+    """For so long after somebody's NACK or PLI, or news of a path that got worse, more of them are expected."""
+    idle_pause: float = 0.04
+    """Between two looks while media flows and nobody asks for anything: frames at 25 a second and more come first."""
     glance: float = 0.005
     """A frame that was sent is an occasion to look at the sockets, unless the last look is younger than this: to be
     awake anyway saves a wake-up."""
@@ -101,6 +108,8 @@ class Mux:
         """Tasks of peers that are closed already."""
         self.connecting = 0
         """Peers between the answer and the end of the handshake."""
+        self.urgent_at = -math.inf
+        """When something was read that was urgent, or that nobody could tell from it."""
         self.receiver = default_receiver(self)
 
     def accept(
@@ -143,6 +152,7 @@ class Mux:
 
     def heard(self, peer: PeerTransport) -> None:
         """Something urgent waits in the peer's inbox. Never raises, as above."""
+        self.urgent_at = time.monotonic()
         try:
             peer.on_heard()
         except Exception:

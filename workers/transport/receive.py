@@ -89,6 +89,7 @@ class PythonReceiver:
                 return False
             except OSError:
                 continue  # an ICMP error about some viewer; the others' datagrams wait behind it
+            mux.urgent_at = time.monotonic()
             mux.datagram(data, UdpPath(datagrams, address, mux.statistics))
         return True
 
@@ -137,7 +138,7 @@ class NativeReceiver:
         if not taken:
             return False
         # Everything is copied before anybody acts on it: who does may close viewers, and their memory with them.
-        urgent = list(batch.urgent[0 : batch.urgent_count])
+        urgent = list(batch.urgent[0 : batch.urgent_count]) if batch.urgent_count else ()
         left = [
             (bytes(ffi.buffer(one.data, one.size)), address_tuple(one.address))
             for one in batch.datagrams[0 : batch.left]
