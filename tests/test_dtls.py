@@ -1,0 +1,242 @@
+"""DtlsServer against a stock client of aiortc."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import pytest
+from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
+from aiortc.rtcdtlstransport import SRTP_PROFILES
+from OpenSSL import SSL
+
+from workers.transport.aiortc_compat import Certificate
+from workers.transport.dtls import DtlsServer, SrtpKeys
+
+
+class Cable:
+    """What RTCDtlsTransport takes for an ICE transport; ends that are plugged together."""
+
+    role = "controlling"
+
+    def __init__(self) -> None:
+        self.waiting: asyncio.Queue[bytes] = asyncio.Queue()
+        self.deliver: Callable[[bytes], object] = lambda data: None
+
+    async def _recv(self) -> bytes:
+        return await self.waiting.get()
+
+    async def _send(self, data: bytes) -> None:
+        self.deliver(data)
+
+
+class Pair:
+    """A DtlsServer and a stock client."""
+
+    def __init__(self, algorithm: str = "sha-256", fingerprint: str | None = None) -> None:
+        self.keys: list[SrtpKeys] = []
+        self.ends: list[str] = []
+        self.cable = Cable()
+        self.certificate = Certificate.generateCertificate()
+        self.client_certificate = RTCCertificate.generateCertificate()
+        announced = {one.algorithm: one.value for one in self.client_certificate.getFingerprints()}
+        self.server = DtlsServer(
+            self.certificate,
+            (algorithm, fingerprint or announced[algorithm]),
+            self.cable.waiting.put_nowait,
+            self.keys.append,
+            self.ends.append,
+        )
+        self.cable.deliver = self.server.feed
+        self.client = RTCDtlsTransport(self.cable, [self.client_certificate])  # type: ignore[arg-type]
+        self.client._set_role("client")
+
+    async def connect(self) -> None:
+        parameters = RTCDtlsParameters([RTCDtlsFingerprint("sha-256", self.certificate.fingerprint)])
+        await asyncio.wait_for(self.client.start(parameters), 5)
+
+    async def end(self) -> None:
+        await self.client.stop()
+        self.server.shutdown()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("algorithm", ["sha-256", "sha-384", "sha-512"])
+async def test_the_exported_keys_are_the_clients(algorithm: str) -> None:
+    pair = Pair(algorithm)
+    await pair.connect()
+    assert pair.client._ssl is not None
+    name = pair.client._ssl.get_selected_srtp_profile()
+    profile = next(one for one in SRTP_PROFILES if one.openssl_profile == name)
+    material = pair.client._ssl.export_keying_material(
+        b"EXTRACTOR-dtls_srtp", 2 * (profile.key_length + profile.salt_length)
+    )
+    assert pair.keys == [
+        SrtpKeys(profile.libsrtp_profile, profile.get_key_and_salt(material, 1), profile.get_key_and_salt(material, 0))
+    ]
+    assert pair.ends == []
+    await pair.end()
+
+
+async def test_the_cheapest_profile_is_chosen() -> None:
+    pair = Pair()
+    await pair.connect()
+    assert pair.client._ssl is not None
+    assert pair.client._ssl.get_selected_srtp_profile() == b"SRTP_AEAD_AES_128_GCM"
+    await pair.end()
+
+
+async def test_the_records_are_those_of_dtls_1_2() -> None:
+    """The guard reads record headers; those of DTLS 1.3 look different."""
+    pair = Pair()
+    await pair.connect()
+    assert pair.client._ssl is not None
+    assert pair.client._ssl.get_protocol_version_name() == "DTLSv1.2"
+    await pair.end()
+
+
+async def test_a_fingerprint_in_lower_case_is_the_same() -> None:
+    pair = Pair()
+    pair.server._fingerprint = "sha-256", pair.server._fingerprint[1].lower()
+    await pair.connect()
+    assert len(pair.keys) == 1
+    await pair.end()
+
+
+@pytest.mark.parametrize("fingerprint", [":".join(["00"] * 32), "", "AB"])
+async def test_another_certificate_than_the_announced_gives_no_keys(fingerprint: str) -> None:
+    pair = Pair()
+    pair.server._fingerprint = "sha-256", fingerprint
+    await pair.connect()
+    assert (pair.keys, pair.ends) == ([], ["failed"])
+    pair.server.feed(b"\x17\xfe\xfd" + bytes(40))
+    await pair.end()
+    assert pair.ends == ["failed"]
+
+
+class Hand:
+    """A client that does nothing unasked, so that it repeats nothing either."""
+
+    def __init__(self, server: DtlsServer, certificate: RTCCertificate | None) -> None:
+        context = SSL.Context(SSL.DTLS_METHOD)
+        context.set_tlsext_use_srtp(b"SRTP_AEAD_AES_128_GCM")
+        if certificate is not None:
+            context.use_certificate(certificate._cert)
+            context.use_privatekey(certificate._key)
+        self.ssl = SSL.Connection(context)
+        self.ssl.set_connect_state()
+        self.answers: list[bytes] = []
+        self._server = server
+        server._send = self.answers.append
+
+    def speak(self) -> None:
+        """Take the answers that there are, and say what follows."""
+        for data in self.answers:
+            self.ssl.bio_write(data)
+        self.answers.clear()
+        with contextlib.suppress(SSL.Error):
+            self.ssl.do_handshake()
+        with contextlib.suppress(SSL.Error):
+            self._server.feed(self.ssl.bio_read(1500))
+
+
+async def test_a_client_without_a_certificate_gives_no_keys() -> None:
+    pair = Pair()
+    hand = Hand(pair.server, None)
+    hand.speak()
+    hand.speak()
+    assert (pair.keys, pair.ends) == ([], ["failed"])
+    assert hand.answers, "it is told so"
+
+
+async def test_a_client_without_srtp_gives_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair()
+    monkeypatch.setattr(SSL.Connection, "get_selected_srtp_profile", lambda _: b"")
+    await asyncio.wait([asyncio.ensure_future(pair.connect())])
+    assert (pair.keys, pair.ends) == ([], ["failed"])
+    await pair.end()
+
+
+async def test_a_flight_that_is_lost_is_sent_again() -> None:
+    pair = Pair()
+    hand = Hand(pair.server, pair.client_certificate)
+    hand.speak()
+    assert len(hand.answers) == 1
+    hand.answers.clear()
+    await until(lambda: hand.answers)
+    hand.speak()
+    assert len(pair.keys) == 1
+
+
+async def test_the_last_flight_is_sent_again_to_a_client_that_repeats_its_own() -> None:
+    pair = Pair()
+    hand = Hand(pair.server, pair.client_certificate)
+    hand.speak()
+    hand.speak()
+    assert len(pair.keys) == 1
+    hand.answers.clear()
+    await asyncio.sleep(hand.ssl.DTLSv1_get_timeout() or 0)
+    assert hand.ssl.DTLSv1_handle_timeout()
+    pair.server.feed(hand.ssl.bio_read(1500))
+    hand.speak()
+    assert hand.ssl.get_state_string() == b"SSL negotiation finished successfully"
+    assert len(pair.keys) == 1
+
+
+async def test_a_client_that_falls_silent_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(_: object) -> bool:
+        raise SSL.Error("too many timeouts")
+
+    pair = Pair()
+    monkeypatch.setattr(SSL.Connection, "DTLSv1_get_timeout", lambda _: 0.01)
+    monkeypatch.setattr(SSL.Connection, "DTLSv1_handle_timeout", give_up)
+    pair.server._wait()
+    await until(lambda: pair.ends)
+    assert pair.ends == ["failed"]
+    await pair.end()
+
+
+async def test_nothing_is_sent_again_after_the_handshake() -> None:
+    pair = Pair()
+    await pair.connect()
+    assert pair.server._timer is None
+    await pair.end()
+
+
+async def test_the_clients_goodbye_is_heard_once() -> None:
+    pair = Pair()
+    await pair.connect()
+    await pair.client.stop()
+    assert pair.ends == ["closed"]
+    await pair.end()
+    assert pair.ends == ["closed"]
+
+
+async def test_our_goodbye_is_heard_and_not_echoed() -> None:
+    pair = Pair()
+    await pair.connect()
+    pair.server.shutdown()
+    await until(lambda: pair.client.state == "closed")
+    assert pair.ends == []
+    pair.server._send = pair.ends.append  # type: ignore[assignment]
+    pair.server.shutdown()
+    assert pair.ends == []
+    await pair.end()
+
+
+async def test_what_is_said_after_the_handshake_is_read_and_dropped() -> None:
+    pair = Pair()
+    await pair.connect()
+    assert pair.client._ssl is not None
+    pair.client._ssl.send(b"a word")
+    word = pair.client._ssl.bio_read(1500)
+    pair.client._ssl.shutdown()
+    pair.server.feed(word + pair.client._ssl.bio_read(1500))
+    assert pair.ends == ["closed"]
+    await pair.end()
