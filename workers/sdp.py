@@ -45,7 +45,9 @@ _DIGEST_SIZES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
 _TOKEN = re.compile(r"[!-~]{1,64}")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
 _PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,256}")
-_NUMBER = re.compile(r"[0-9]{1,10}")
+_MEDIA = re.compile(r" *[!-~]{1,64}(?: +[!-~]{1,64}){3,} *")
+"""Four tokens or more; what is printable has no other space than this one."""
+_FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +115,18 @@ class Fragment:
 
 @dataclass(slots=True)
 class _Lines:
-    """The attributes of the session or of one m-line, in the order sent; `media` is the text behind `m=`."""
+    """The attributes of the session or of one m-line by name, both in the order sent; `media` is the text behind
+    `m=`."""
 
     media: str = ""
-    attributes: list[tuple[str, str]] = field(default_factory=list)
+    attributes: dict[str, list[str]] = field(default_factory=dict)
 
-    def all(self, name: str) -> Iterator[str]:
-        return (value for key, value in self.attributes if key == name)
+    def all(self, name: str) -> Sequence[str]:
+        return self.attributes.get(name, ())
 
     def first(self, name: str) -> str | None:
-        return next(self.all(name), None)
+        values = self.attributes.get(name)
+        return None if values is None else values[0]
 
 
 def parse_offer(sdp: str) -> Offer:
@@ -226,26 +230,33 @@ def _split(text: str, *, fragment: bool = False) -> tuple[_Lines, list[_Lines]]:
         raise OfferError(f"The SDP has more than {MAX_LINES} lines.")
     if not fragment and lines[0] != "v=0":
         raise OfferError("The body is no SDP: its first line must be v=0.")
+    printable = "".join(lines).isprintable()
     session = _Lines()
     media: list[_Lines] = []
+    attributes = session.attributes
     for line in lines:
-        if not line:
-            continue
-        if line[1:2] != "=" or not line.isprintable():
+        kind = line[:2]
+        if kind[1:] != "=" or not (printable or line.isprintable()):
+            if not line:
+                continue
             raise OfferError(f"The SDP has a line that is not of the form type=value: {line[:40]!r}.")
-        if line.startswith("m="):
+        if kind == "a=":
+            name, _, value = line[2:].partition(":")
+            if (values := attributes.get(name)) is None:
+                attributes[name] = [value.strip()]
+            else:
+                values.append(value.strip())
+        elif kind == "m=":
             media.append(_Lines(line[2:]))
+            attributes = media[-1].attributes
             if len(media) > MAX_MEDIA:
                 raise OfferError(f"The SDP has more than {MAX_MEDIA} media sections.")
-        elif line.startswith("a="):
-            name, _, value = line[2:].partition(":")
-            (media[-1] if media else session).attributes.append((name, value.strip()))
     return session, media
 
 
 def _section(lines: _Lines) -> Section:
     parts = lines.media.split()
-    if len(parts) < 4 or not all(_TOKEN.fullmatch(part) for part in parts):
+    if not _MEDIA.fullmatch(lines.media):
         raise OfferError(
             f"The media line 'm={lines.media[:40]}' makes no sense: it needs kind, port, protocol, formats."
         )
@@ -258,7 +269,7 @@ def _section(lines: _Lines) -> Section:
 
 
 def _number(text: str, highest: int, what: str) -> int:
-    if not _NUMBER.fullmatch(text) or int(text) > highest:
+    if not (text.isdigit() and text.isascii() and len(text) <= 10) or int(text) > highest:
         raise OfferError(f"{text[:20]!r} is no {what}: it must be a number from 0 to {highest}.")
     return int(text)
 
@@ -338,7 +349,7 @@ def _offers(lines: _Lines, payload_type: int, kind: str) -> bool:
 
 
 def _direction(lines: _Lines) -> str | None:
-    return next((name for name, _ in lines.attributes if name in _DIRECTIONS), None)
+    return next((name for name in lines.attributes if name in _DIRECTIONS), None)
 
 
 def _credentials(session: _Lines, lines: _Lines) -> tuple[str, str]:
@@ -359,7 +370,7 @@ def _fingerprints(session: _Lines, lines: _Lines) -> tuple[tuple[str, str], ...]
         size = _DIGEST_SIZES.get(algorithm)
         if size is None:
             continue
-        if not re.fullmatch(r"[0-9A-F]{2}(:[0-9A-F]{2})*", value) or len(value) != 3 * size - 1:
+        if not _FINGERPRINT.fullmatch(value) or len(value) != 3 * size - 1:
             raise OfferError(f"The offer's a=fingerprint:{algorithm} is not {size} octets in hexadecimal.")
         found.append((algorithm, value))
     if not found:
@@ -419,9 +430,9 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
 
 
 def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, ...]:
-    offered = set()
+    offered, numbers = set(), {str(payload_type), "*"}
     for text in lines.all("rtcp-fb"):
         number, _, kind = text.partition(" ")
-        if number in {str(payload_type), "*"}:
+        if number in numbers:
             offered.add(kind.strip())
     return tuple(kind for kind in FEEDBACK if kind in offered and (kind != "nack" or rtx is not None))
