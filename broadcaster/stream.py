@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.errors import ConfigurationError
@@ -87,20 +88,26 @@ class StreamDescription:
 
     def levels(self) -> tuple[Level, ...]:
         """Every (rung, highest layer) that a viewer can be on, cheapest first."""
-        levels = [
-            Level(
-                rung=index,
-                layer=layer,
-                name=rung.name,
-                width=rung.width,
-                height=rung.height,
-                fps=rung.layer_fps(layer),
-                bitrate=rung.layer_bitrate(layer),
-            )
-            for index, rung in enumerate(self.rungs)
-            for layer in range(rung.layers)
-        ]
-        return tuple(sorted(levels, key=lambda level: (level.bitrate, level.fps)))
+        return _levels(self.rungs)
+
+
+@lru_cache(maxsize=64)
+def _levels(rungs: tuple[Rung, ...]) -> tuple[Level, ...]:
+    """One tuple for all viewers of a stream: each of them asks several times, and keeps what it got."""
+    levels = [
+        Level(
+            rung=index,
+            layer=layer,
+            name=rung.name,
+            width=rung.width,
+            height=rung.height,
+            fps=rung.layer_fps(layer),
+            bitrate=rung.layer_bitrate(layer),
+        )
+        for index, rung in enumerate(rungs)
+        for layer in range(rung.layers)
+    ]
+    return tuple(sorted(levels, key=lambda level: (level.bitrate, level.fps)))
 
 
 @dataclass(frozen=True, slots=True)
