@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
+import pytest_asyncio
 from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
 from aiortc.rtcdtlstransport import SRTP_PROFILES
 from OpenSSL import SSL
@@ -123,9 +124,11 @@ async def test_another_certificate_than_the_announced_gives_no_keys(fingerprint:
 class Hand:
     """A client that does nothing unasked, so that it repeats nothing either."""
 
-    def __init__(self, server: DtlsServer, certificate: RTCCertificate | None) -> None:
+    def __init__(self, server: DtlsServer, certificate: RTCCertificate | None, cipher: bytes | None = None) -> None:
         context = SSL.Context(SSL.DTLS_METHOD)
         context.set_tlsext_use_srtp(b"SRTP_AEAD_AES_128_GCM")
+        if cipher is not None:
+            context.set_cipher_list(cipher)
         if certificate is not None:
             context.use_certificate(certificate._cert)
             context.use_privatekey(certificate._key)
@@ -144,6 +147,33 @@ class Hand:
             self.ssl.do_handshake()
         with contextlib.suppress(SSL.Error):
             self._server.feed(self.ssl.bio_read(1500))
+
+    def connect(self) -> None:
+        for _ in range(3):
+            self.speak()
+        assert self.is_connected
+
+    @property
+    def is_connected(self) -> bool:
+        return self.ssl.get_state_string() == b"SSL negotiation finished successfully"
+
+    def goodbye(self) -> bytes:
+        self.ssl.shutdown()
+        return self.ssl.bio_read(1500)
+
+
+CIPHERS = [b"ECDHE-ECDSA-AES128-GCM-SHA256", b"ECDHE-ECDSA-CHACHA20-POLY1305", b"ECDHE-ECDSA-AES128-SHA"]
+
+
+@pytest_asyncio.fixture(params=CIPHERS, ids=bytes.decode)
+async def joined(request: pytest.FixtureRequest) -> tuple[Pair, Hand]:
+    """A pair whose client says what the test says, after the handshake."""
+    pair = Pair()
+    hand = Hand(pair.server, pair.client_certificate, request.param)
+    hand.connect()
+    assert hand.ssl.get_cipher_name() == request.param.decode()
+    assert (len(pair.keys), pair.ends) == (1, [])
+    return pair, hand
 
 
 async def test_a_client_without_a_certificate_gives_no_keys() -> None:
@@ -174,19 +204,75 @@ async def test_a_flight_that_is_lost_is_sent_again() -> None:
     assert len(pair.keys) == 1
 
 
-async def test_the_last_flight_is_sent_again_to_a_client_that_repeats_its_own() -> None:
+@pytest.mark.parametrize("cipher", CIPHERS)
+async def test_the_last_flight_is_sent_again_to_a_client_that_repeats_its_own(cipher: bytes) -> None:
     pair = Pair()
-    hand = Hand(pair.server, pair.client_certificate)
+    hand = Hand(pair.server, pair.client_certificate, cipher)
     hand.speak()
     hand.speak()
     assert len(pair.keys) == 1
     hand.answers.clear()
+    assert not hand.is_connected
     await asyncio.sleep(hand.ssl.DTLSv1_get_timeout() or 0)
     assert hand.ssl.DTLSv1_handle_timeout()
-    pair.server.feed(hand.ssl.bio_read(1500))
+    repeated = hand.ssl.bio_read(1500)
+    pair.server.feed(repeated)
+    assert len(hand.answers) == 1
+    pair.server.feed(repeated)
+    assert len(hand.answers) == 1, "whoever records it gets an answer each time"
     hand.speak()
-    assert hand.ssl.get_state_string() == b"SSL negotiation finished successfully"
+    assert hand.is_connected
     assert len(pair.keys) == 1
+
+
+async def test_a_goodbye_ends_the_connection_whatever_the_cipher(joined: tuple[Pair, Hand]) -> None:
+    pair, hand = joined
+    pair.server.feed(hand.goodbye())
+    assert pair.ends == ["closed"]
+    hand.answers.clear()
+    pair.server.shutdown()
+    assert hand.answers == []
+
+
+async def test_our_goodbye_is_understood_whatever_the_cipher(joined: tuple[Pair, Hand]) -> None:
+    pair, hand = joined
+    pair.server.shutdown()
+    [goodbye] = hand.answers
+    hand.ssl.bio_write(goodbye)
+    with pytest.raises(SSL.ZeroReturnError):
+        hand.ssl.recv(1500)
+    pair.server.shutdown()
+    assert hand.answers == [goodbye]
+    assert pair.ends == []
+
+
+async def test_a_forged_goodbye_changes_nothing_whatever_the_cipher(joined: tuple[Pair, Hand]) -> None:
+    pair, hand = joined
+    goodbye = hand.goodbye()
+    for place in range(len(goodbye)):
+        forged = bytearray(goodbye)
+        forged[place] ^= 1
+        pair.server.feed(bytes(forged))
+    for size in range(1, len(goodbye)):
+        pair.server.feed(goodbye[:size])
+    assert pair.ends == []
+    pair.server.feed(goodbye)
+    assert pair.ends == ["closed"]
+
+
+async def test_a_goodbye_behind_other_records_is_heard_whatever_the_cipher(joined: tuple[Pair, Hand]) -> None:
+    pair, hand = joined
+    hand.ssl.send(b"a word")
+    pair.server.feed(hand.ssl.bio_read(1500) + hand.goodbye())
+    assert pair.ends == ["closed"]
+
+
+async def test_openssls_state_does_not_stay_where_browsers_choose_the_cipher() -> None:
+    """It is most of what a viewer would take."""
+    for cipher, stays in zip(CIPHERS, (False, False, True), strict=True):
+        pair = Pair()
+        Hand(pair.server, pair.client_certificate, cipher).connect()
+        assert (pair.server._ssl is not None) == stays
 
 
 async def test_a_client_that_falls_silent_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +282,8 @@ async def test_a_client_that_falls_silent_is_given_up_on(monkeypatch: pytest.Mon
     pair = Pair()
     monkeypatch.setattr(SSL.Connection, "DTLSv1_get_timeout", lambda _: 0.01)
     monkeypatch.setattr(SSL.Connection, "DTLSv1_handle_timeout", give_up)
-    pair.server._wait()
+    assert pair.server._ssl is not None
+    pair.server._wait(pair.server._ssl)
     await until(lambda: pair.ends)
     assert pair.ends == ["failed"]
     await pair.end()
@@ -227,16 +314,4 @@ async def test_our_goodbye_is_heard_and_not_echoed() -> None:
     pair.server._send = pair.ends.append  # type: ignore[assignment]
     pair.server.shutdown()
     assert pair.ends == []
-    await pair.end()
-
-
-async def test_what_is_said_after_the_handshake_is_read_and_dropped() -> None:
-    pair = Pair()
-    await pair.connect()
-    assert pair.client._ssl is not None
-    pair.client._ssl.send(b"a word")
-    word = pair.client._ssl.bio_read(1500)
-    pair.client._ssl.shutdown()
-    pair.server.feed(word + pair.client._ssl.bio_read(1500))
-    assert pair.ends == ["closed"]
     await pair.end()

@@ -8,7 +8,7 @@ in the same BUNDLE (RFC 9143), ICE-lite and passive DTLS. Opus as of RFC 7587. F
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from broadcaster.errors import NoCommonCodecError, OfferError
