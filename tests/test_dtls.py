@@ -253,8 +253,9 @@ async def test_a_forged_goodbye_changes_nothing_whatever_the_cipher(joined: tupl
         forged = bytearray(goodbye)
         forged[place] ^= 1
         pair.server.feed(bytes(forged))
-    for size in range(1, len(goodbye)):
-        pair.server.feed(goodbye[:size])
+    if pair.server._ssl is None:  # whoever feeds it lets whole records through only; OpenSSL would wait for the rest
+        for size in range(len(goodbye)):
+            pair.server.feed(goodbye[:size])
     assert pair.ends == []
     pair.server.feed(goodbye)
     assert pair.ends == ["closed"]
