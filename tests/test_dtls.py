@@ -14,7 +14,6 @@ from OpenSSL import SSL
 
 from workers.transport.aiortc_compat import Certificate
 from workers.transport.dtls import DtlsServer, SrtpKeys
-from workers.transport.records import permitted
 
 
 class Cable:
@@ -247,8 +246,11 @@ async def test_our_goodbye_is_understood_whatever_the_cipher(joined: tuple[Pair,
     assert pair.ends == []
 
 
-async def test_a_forged_goodbye_changes_nothing_whatever_the_cipher(joined: tuple[Pair, Hand]) -> None:
-    pair, hand = joined
+@pytest.mark.parametrize("cipher", CIPHERS[:2])
+async def test_a_forged_goodbye_changes_nothing(cipher: bytes) -> None:
+    pair = Pair()
+    hand = Hand(pair.server, pair.client_certificate, cipher)
+    hand.connect()
     goodbye = hand.goodbye()
     forged = [goodbye[:size] for size in range(len(goodbye))]
     for place in range(len(goodbye)):
@@ -256,8 +258,7 @@ async def test_a_forged_goodbye_changes_nothing_whatever_the_cipher(joined: tupl
         changed[place] ^= 1
         forged.append(bytes(changed))
     for data in forged:
-        if whole := permitted(data, established=True):
-            pair.server.feed(whole)
+        pair.server.feed(data)
     assert pair.ends == []
     pair.server.feed(goodbye)
     assert pair.ends == ["closed"]
