@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from broadcaster.errors import NoCommonCodecError, OfferError
 from workers.forward.packets import MAX_MID, ExtensionIds
@@ -42,6 +43,10 @@ _PROTOCOLS = {
 
 _DIRECTIONS = {"sendrecv", "recvonly", "sendonly", "inactive"}
 _DIGEST_SIZES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
+_OWN = re.compile(r"\na=(ice-ufrag|ice-pwd|fingerprint|candidate|ssrc|msid):([^\n]*)")
+"""What no two offers have in common. Else a browser says the same in each, so that is read once."""
+_LONGEST = 8192
+"""Characters of a section that is remembered."""
 _TOKEN = re.compile(r"[!-~]{1,64}")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
 _PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,256}")
@@ -113,20 +118,60 @@ class Fragment:
     candidates: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Lines:
-    """The attributes of the session or of one m-line by name, both in the order sent; `media` is the text behind
-    `m=`."""
+class _Usual:
+    """What a session or an m-line says that other offers say, too; it is shared by all of them, so nobody may change it.
+    `media` is the text behind `m=`, `attributes` are in the order sent."""
 
-    media: str = ""
-    attributes: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self, media: str, attributes: dict[str, list[str]]) -> None:
+        self.media = media
+        self.attributes = attributes
 
     def all(self, name: str) -> Sequence[str]:
         return self.attributes.get(name, ())
 
     def first(self, name: str) -> str | None:
-        values = self.attributes.get(name)
-        return None if values is None else values[0]
+        return next(iter(self.all(name)), None)
+
+    @cached_property
+    def section(self) -> Section:
+        return _section(self)
+
+    @cached_property
+    def encodings(self) -> tuple[list[int], dict[int, str]]:
+        return _encodings(self)
+
+    @cached_property
+    def codecs(self) -> tuple[int, int | None]:
+        return _codecs(self)
+
+    @cached_property
+    def feedback(self) -> tuple[str, ...]:
+        return _feedback(self, *self.codecs)
+
+
+class _Lines:
+    """The attributes of the session or of one m-line."""
+
+    __slots__ = ("own", "usual")
+
+    def __init__(self, text: str, *, session: bool = False) -> None:
+        """`text` is what stands behind `m=`, or all that stands before the first."""
+        parts = _OWN.split(text)
+        self.own: dict[str, list[str]] = {}
+        for name, value in zip(parts[1::3], parts[2::3], strict=True):
+            self.own.setdefault(name, []).append(value.strip())
+        usual = "".join(parts[::3])
+        self.usual = _read(usual, session) if session or len(usual) > _LONGEST else _remembered(usual)
+
+    @property
+    def media(self) -> str:
+        return self.usual.media
+
+    def all(self, name: str) -> Sequence[str]:
+        return self.own.get(name) or self.usual.all(name)
+
+    def first(self, name: str) -> str | None:
+        return next(iter(self.all(name)), None)
 
 
 def parse_offer(sdp: str) -> Offer:
@@ -135,7 +180,7 @@ def parse_offer(sdp: str) -> Offer:
     Raises OfferError when the SDP makes no sense for this server, NoCommonCodecError when its video has no VP8.
     """
     session, media = _split(sdp)
-    sections = tuple(_section(lines) for lines in media)
+    sections = tuple(lines.usual.section for lines in media)
     video = next(
         (index for index, section in enumerate(sections) if section.kind == "video" and not _is_rejected(media[index])),
         None,
@@ -154,9 +199,9 @@ def parse_offer(sdp: str) -> Offer:
     mid = section.mid or ""
     bundle = _bundle(session, mid)
     ufrag, password, fingerprints = _transport(session, media, lines, bundle)
-    payload_type, rtx = _codecs(section, lines)
+    payload_type, rtx = lines.usual.codecs
     extensions, directed = _extensions(session, lines)
-    feedback = _feedback(lines, payload_type, rtx)
+    feedback = lines.usual.feedback
     if extensions.transport_sequence is None or TRANSPORT_FEEDBACK not in feedback:
         extensions = replace(extensions, transport_sequence=None)
         feedback = tuple(kind for kind in feedback if kind != TRANSPORT_FEEDBACK)
@@ -225,36 +270,41 @@ def parse_fragment(text: str) -> Fragment:
 def _split(text: str, *, fragment: bool = False) -> tuple[_Lines, list[_Lines]]:
     if len(text) > MAX_SIZE or len(text.encode(errors="replace")) > MAX_SIZE:
         raise OfferError(f"The SDP is larger than {MAX_SIZE} octets.")
-    lines = text.replace("\r\n", "\n").split("\n")
-    if len(lines) > MAX_LINES:
+    text = text.replace("\r\n", "\n")
+    if text.count("\n") >= MAX_LINES:
         raise OfferError(f"The SDP has more than {MAX_LINES} lines.")
-    if not fragment and lines[0] != "v=0":
+    if not fragment and text != "v=0" and not text.startswith("v=0\n"):
         raise OfferError("The body is no SDP: its first line must be v=0.")
-    printable = "".join(lines).isprintable()
-    session = _Lines()
-    media: list[_Lines] = []
-    attributes = session.attributes
+    if not text.replace("\n", "").isprintable():
+        raise _malformed(next(line for line in text.split("\n") if not line.isprintable()))
+    session, *media = ("\n" + text).split("\nm=")
+    if len(media) > MAX_MEDIA:
+        raise OfferError(f"The SDP has more than {MAX_MEDIA} media sections.")
+    return _Lines(session, session=True), [_Lines(lines) for lines in media]
+
+
+@lru_cache(maxsize=64)
+def _remembered(text: str) -> _Usual:
+    return _read(text, session=False)
+
+
+def _read(text: str, session: bool) -> _Usual:
+    first, *lines = text.split("\n")
+    attributes: dict[str, list[str]] = {}
     for line in lines:
-        kind = line[:2]
-        if kind[1:] != "=" or not (printable or line.isprintable()):
-            if not line:
-                continue
-            raise OfferError(f"The SDP has a line that is not of the form type=value: {line[:40]!r}.")
-        if kind == "a=":
+        if line.startswith("a="):
             name, _, value = line[2:].partition(":")
-            if (values := attributes.get(name)) is None:
-                attributes[name] = [value.strip()]
-            else:
-                values.append(value.strip())
-        elif kind == "m=":
-            media.append(_Lines(line[2:]))
-            attributes = media[-1].attributes
-            if len(media) > MAX_MEDIA:
-                raise OfferError(f"The SDP has more than {MAX_MEDIA} media sections.")
-    return session, media
+            attributes.setdefault(name, []).append(value.strip())
+        elif line and line[1:2] != "=":
+            raise _malformed(line)
+    return _Usual("" if session else first, attributes)
 
 
-def _section(lines: _Lines) -> Section:
+def _malformed(line: str) -> OfferError:
+    return OfferError(f"The SDP has a line that is not of the form type=value: {line[:40]!r}.")
+
+
+def _section(lines: _Usual) -> Section:
     parts = lines.media.split()
     if not _MEDIA.fullmatch(lines.media):
         raise OfferError(
@@ -320,7 +370,7 @@ def _sound(
         ):
             continue
         try:
-            formats, names = _encodings(section, lines)
+            formats, names = lines.usual.encodings
             extensions, directed = _extensions(session, lines)
         except OfferError:
             continue
@@ -349,7 +399,7 @@ def _offers(lines: _Lines, payload_type: int, kind: str) -> bool:
 
 
 def _direction(lines: _Lines) -> str | None:
-    return next((name for name in lines.attributes if name in _DIRECTIONS), None)
+    return next((name for name in lines.usual.attributes if name in _DIRECTIONS), None)
 
 
 def _credentials(session: _Lines, lines: _Lines) -> tuple[str, str]:
@@ -383,9 +433,9 @@ def _check_setup(setup: str | None) -> None:
         raise OfferError(f"a=setup:{str(setup)[:20]} cannot be answered: this server is passive, so offer actpass.")
 
 
-def _encodings(section: Section, lines: _Lines) -> tuple[list[int], dict[int, str]]:
+def _encodings(lines: _Usual) -> tuple[list[int], dict[int, str]]:
     """The payload types in the order preferred, and what each stands for, in lower case."""
-    formats = [_number(text, 127, "payload type") for text in section.formats.split()]
+    formats = [_number(text, 127, "payload type") for text in lines.section.formats.split()]
     names = {}
     for text in lines.all("rtpmap"):
         number, _, encoding = text.partition(" ")
@@ -393,8 +443,8 @@ def _encodings(section: Section, lines: _Lines) -> tuple[list[int], dict[int, st
     return formats, names
 
 
-def _codecs(section: Section, lines: _Lines) -> tuple[int, int | None]:
-    formats, names = _encodings(section, lines)
+def _codecs(lines: _Usual) -> tuple[int, int | None]:
+    formats, names = lines.encodings
     vp8 = next((number for number in formats if names.get(number) == "vp8/90000"), None)
     if vp8 is None:
         raise NoCommonCodecError("The offer has no VP8, which is what this server sends.")
@@ -429,7 +479,7 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
     return ExtensionIds(*map(ids.get, EXTENSIONS)), frozenset(directed)
 
 
-def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, ...]:
+def _feedback(lines: _Usual, payload_type: int, rtx: int | None) -> tuple[str, ...]:
     offered, numbers = set(), {str(payload_type), "*"}
     for text in lines.all("rtcp-fb"):
         number, _, kind = text.partition(" ")
