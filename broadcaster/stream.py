@@ -7,8 +7,7 @@ workers forward them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.errors import ConfigurationError
@@ -79,6 +78,10 @@ class StreamDescription:
     epoch: int
     rungs: tuple[Rung, ...]
     sound: SoundFormat | None = None
+    _levels: tuple[Level, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_levels", _levels(self.rungs))
 
     def continues(self, before: StreamDescription) -> bool:
         """Whether frames described here follow those described by `before`: only rates and bitrates have changed."""
@@ -87,13 +90,11 @@ class StreamDescription:
         ]
 
     def levels(self) -> tuple[Level, ...]:
-        """Every (rung, highest layer) that a viewer can be on, cheapest first."""
-        return _levels(self.rungs)
+        """Every (rung, highest layer) that a viewer can be on, cheapest first. All viewers keep the same ones."""
+        return self._levels
 
 
-@lru_cache(maxsize=64)
 def _levels(rungs: tuple[Rung, ...]) -> tuple[Level, ...]:
-    """One tuple for all viewers of a stream: each of them asks several times, and keeps what it got."""
     levels = [
         Level(
             rung=index,

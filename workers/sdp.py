@@ -119,7 +119,7 @@ class Fragment:
 
 
 class _Usual:
-    """What a session or an m-line says that other offers say, too; it is shared by all of them, so nobody may change it.
+    """What a session or an m-line says that other offers say, too: all of them share it, so nobody may change it.
     `media` is the text behind `m=`, `attributes` are in the order sent."""
 
     def __init__(self, media: str, attributes: dict[str, list[str]]) -> None:
