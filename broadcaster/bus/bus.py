@@ -211,15 +211,16 @@ class Bus:
             return False
         return True
 
-    async def delete_session(self, secret: str) -> None:
-        """Delete a record of this bus; what cannot be deleted now expires."""
-        if self._sessions.pop(secret, None) is None:
+    async def delete_session(self, *secrets: str) -> None:
+        """Delete records of this bus; what cannot be deleted now expires."""
+        ours = [secret for secret in secrets if self._sessions.pop(secret, None) is not None]
+        if not ours:
             return
         try:
             with self.server.errors():
-                await self._commands.run(b"DEL", key("session", secret).encode())
+                await self._commands.run(b"DEL", *(key("session", secret).encode() for secret in ours))
         except BusUnavailableError as error:
-            log.info("a session record is left to expire: %s", error)
+            log.info("%d session records are left to expire: %s", len(ours), error)
 
     async def put_picture(self, stream: str, jpeg: bytes) -> None:
         """Show `jpeg` as the current picture of `stream` for ten seconds; lost silently without Redis."""
