@@ -6,6 +6,7 @@ When one fails after an upgrade, that module has to follow aiortc; the names of 
 from __future__ import annotations
 
 import ast
+import hashlib
 import inspect
 from pathlib import Path
 
@@ -47,9 +48,10 @@ def test_a_profile_takes_key_and_salt_as_rfc_5764_orders_them() -> None:
     assert profile.get_key_and_salt(material, 1) == material[16:32] + material[44:56]
 
 
-def test_fingerprints_are_taken_by_algorithms_that_openssl_knows_without_their_hyphen() -> None:
+def test_fingerprints_are_taken_by_algorithms_that_hashlib_knows_without_their_hyphen() -> None:
     certificate = RTCCertificate.generateCertificate()
     assert frozenset({"sha-256", "sha-384", "sha-512"}) == FINGERPRINT_ALGORITHMS == X509_DIGEST_ALGORITHMS.keys()
+    assert {name.replace("-", "") for name in FINGERPRINT_ALGORITHMS} <= hashlib.algorithms_guaranteed
     assert Certificate(certificate._key, certificate._cert).fingerprint == certificate.getFingerprints()[0].value
 
 

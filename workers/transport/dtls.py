@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 
 from workers.transport.aiortc_compat import Certificate, profile_named
 from workers.transport.parting import Parting
@@ -146,7 +148,11 @@ class DtlsServer:
         from the viewer's address could be the viewer."""
         algorithm, value = self._fingerprint
         certificate = ssl.get_peer_certificate()
-        return certificate is not None and certificate.digest(algorithm.replace("-", "")) == value.upper().encode()
+        if certificate is None:
+            return False
+        encoded = dump_certificate(FILETYPE_ASN1, certificate)
+        digest = hashlib.new(algorithm.replace("-", ""), encoded).hexdigest()
+        return digest == value.replace(":", "").lower()
 
     def _flush(self, ssl: SSL.Connection) -> bytes:
         """Send what OpenSSL has written, and return it; a flight fits into a datagram."""
