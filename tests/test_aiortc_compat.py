@@ -59,7 +59,7 @@ def test_private_names_are_touched_in_one_module_only() -> None:
     """Names with an underscore on aiortc's or aioice's objects, anywhere in the project's packages."""
     root = Path(aiortc_compat.__file__).parents[2]
     private = {"_rx_srtp", "_tx_srtp", "_set_role", "_rtp_router", "_create_ssl_context", "_setup_srtp",
-               "_srtp_profiles", "_set_state", "_recv_next", "_write_ssl", "_cert", "_key"}  # fmt: skip
+               "_srtp_profiles", "_set_state", "_recv_next", "_write_ssl", "_cert"}  # fmt: skip
     found = {
         path.name
         for package in ("broadcaster", "workers", "gateway")
