@@ -80,6 +80,28 @@ async def test_a_redis_that_hangs_is_given_up_on_in_time(
     assert await commands.run(b"ECHO", b"again") == b"again"
 
 
+async def test_all_who_wait_for_a_connection_wait_once(
+    commands: Commands,
+    redis_server: RedisServer,  # noqa: F811
+) -> None:
+    redis_server.pause()
+    try:
+        since = time.monotonic()
+        answers = await asyncio.gather(*(commands.run(b"PING") for _ in range(10)), return_exceptions=True)
+        assert all(isinstance(answer, OSError | RedisError) for answer in answers)
+        assert time.monotonic() - since < PATIENCE * 5
+    finally:
+        redis_server.resume()
+    assert await commands.run(b"PING") == b"PONG"
+
+
+async def test_who_gives_up_on_a_connection_leaves_it_to_the_others(commands: Commands) -> None:
+    hasty, patient = (asyncio.create_task(commands.run(b"ECHO", b"here")) for _ in range(2))
+    await asyncio.sleep(0)
+    hasty.cancel()
+    assert await patient == b"here"
+
+
 async def test_answers_in_time_are_no_reason_to_give_up(commands: Commands) -> None:
     first = await commands.run(b"CLIENT", b"ID")
     async with asyncio.timeout(PATIENCE * 10):

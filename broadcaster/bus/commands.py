@@ -34,7 +34,7 @@ class Commands:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[Connection] | None = None
         self._connection: Connection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
@@ -61,22 +61,31 @@ class Commands:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._reader is not None:
-            await end(self._reader)
+        await end(*(task for task in (self._opening, self._reader) if task is not None))
 
     async def _open(self) -> Connection:
-        async with self._opening:
-            if self._connection is None:
-                connection = self._server.connection(unhurried=True)  # one time-out for all that waits is enough
-                try:
-                    async with asyncio.timeout(self._server.settings.command_timeout):
-                        await connection.connect()  # type: ignore[no-untyped-call]
-                except BaseException:
-                    await _hang_up(connection)
-                    raise
-                self._connection = connection
-                self._reader = asyncio.create_task(self._read(connection), name="bus commands")
-            return self._connection
+        """Connect, once for all who wait for it: where one of them fails, all do."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._connect(), name="bus commands connect")
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, opening: asyncio.Task[Connection]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # seen, also when nobody waits any more
+
+    async def _connect(self) -> Connection:
+        connection = self._server.connection(unhurried=True)  # one time-out for all that waits is enough
+        try:
+            async with asyncio.timeout(self._server.settings.command_timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await _hang_up(connection)
+            raise
+        self._connection = connection
+        self._reader = asyncio.create_task(self._read(connection), name="bus commands")
+        return connection
 
     async def _read(self, connection: Connection) -> None:
         lost: Exception = RedisConnectionError("the connection was closed")
