@@ -7,7 +7,7 @@ workers forward them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.errors import ConfigurationError
@@ -78,6 +78,10 @@ class StreamDescription:
     epoch: int
     rungs: tuple[Rung, ...]
     sound: SoundFormat | None = None
+    _levels: tuple[Level, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_levels", _levels(self.rungs))
 
     def continues(self, before: StreamDescription) -> bool:
         """Whether frames described here follow those described by `before`: only rates and bitrates have changed."""
@@ -86,21 +90,25 @@ class StreamDescription:
         ]
 
     def levels(self) -> tuple[Level, ...]:
-        """Every (rung, highest layer) that a viewer can be on, cheapest first."""
-        levels = [
-            Level(
-                rung=index,
-                layer=layer,
-                name=rung.name,
-                width=rung.width,
-                height=rung.height,
-                fps=rung.layer_fps(layer),
-                bitrate=rung.layer_bitrate(layer),
-            )
-            for index, rung in enumerate(self.rungs)
-            for layer in range(rung.layers)
-        ]
-        return tuple(sorted(levels, key=lambda level: (level.bitrate, level.fps)))
+        """Every (rung, highest layer) that a viewer can be on, cheapest first. All viewers keep the same ones."""
+        return self._levels
+
+
+def _levels(rungs: tuple[Rung, ...]) -> tuple[Level, ...]:
+    levels = [
+        Level(
+            rung=index,
+            layer=layer,
+            name=rung.name,
+            width=rung.width,
+            height=rung.height,
+            fps=rung.layer_fps(layer),
+            bitrate=rung.layer_bitrate(layer),
+        )
+        for index, rung in enumerate(rungs)
+        for layer in range(rung.layers)
+    ]
+    return tuple(sorted(levels, key=lambda level: (level.bitrate, level.fps)))
 
 
 @dataclass(frozen=True, slots=True)

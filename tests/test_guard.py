@@ -19,6 +19,7 @@ from OpenSSL import SSL
 
 from tests.handmade_viewer import Served, Viewer, check, plays, serve
 from workers.transport import Endpoint, TransportSettings
+from workers.transport.dtls import DtlsServer
 from workers.transport.records import permitted
 
 
@@ -170,19 +171,14 @@ async def test_forged_records_do_not_end_a_session(
 async def test_only_protected_records_reach_the_dtls_implementation_of_a_session(
     endpoint: Endpoint, playing: tuple[Served, Viewer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served, viewer = playing
+    _, viewer = playing
     passed: list[bytes] = []
-    assert served.peer._dtls is not None
-
-    def feed(data: bytes) -> bool:
-        passed.append(data)
-        return True
-
-    monkeypatch.setattr(served.peer._dtls, "feed", feed)
+    monkeypatch.setattr(DtlsServer, "feed", lambda _, data: passed.append(data))
     before = endpoint.statistics.datagrams
     for data in [*FORGED, PROTECTED[0], FATAL_ALERT + PROTECTED[1]]:
         viewer.send(data)
     await seen(endpoint, before + len(FORGED) + 2)
+    monkeypatch.undo()
     assert passed == [PROTECTED[0], PROTECTED[1]]
     assert endpoint.statistics.dtls_dropped + endpoint.statistics.malformed == len(FORGED)
 
@@ -230,14 +226,14 @@ async def test_a_flood_of_client_hellos_does_not_prevent_set_up(endpoint: Endpoi
         assert not stranger.answered
 
 
-async def test_what_waits_for_the_handshake_is_bounded(endpoint: Endpoint) -> None:
+async def test_what_a_viewer_can_make_the_handshake_do_is_bounded(endpoint: Endpoint) -> None:
     served, viewer = serve(endpoint)
     async with viewer:
         await viewer.check()
         path = served.peer.path
         assert path is not None
         hello = client_hello()
-        limit = TransportSettings().handshake_queue
+        limit = TransportSettings().dtls_rate
         for _ in range(10 * limit):
             endpoint._mux.datagram(hello, path)
         assert endpoint.statistics.dtls_dropped == 9 * limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broadcaster.link import RungDemand, WireLimits
+from broadcaster.link import ClientLimits, RungDemand, WireLimits
 from broadcaster.link.server import aggregate
 from broadcaster.link.wire import Message, encode
 from broadcaster.stream import EncodedFrame
@@ -79,6 +79,35 @@ def test_audiences_add_up_over_workers() -> None:
     assert aggregate([alone, {0: RungDemand(0, {9: 4})}], 1) == {0: RungDemand(1, {5: 1})}
     assert aggregate([alone, {0: RungDemand(3, {5: 1, 6: 1})}], 2) == {0: RungDemand(4, {5: 2, 6: 1}), 1: RungDemand(0)}
     assert aggregate([{3: RungDemand(1, {5: 1})}], 1) == {0: RungDemand(0)}
+
+
+async def test_numbers_of_viewers_that_change_fast_are_told_once() -> None:
+    async with broadcasting() as server, working(*server.addresses) as worker:
+        await worker.ready(PATIENCE)
+        for viewers in range(1, 6):
+            worker.demand({0: RungDemand(viewers)}, 2)
+        await until(lambda: server.demands[0] == RungDemand(5))
+        assert [told[0].viewers for told in server.heard] == [1, 5]
+        worker.demand({0: RungDemand(5)}, 3)
+        await until(lambda: server.listeners == 3)
+
+
+async def test_a_change_of_who_gets_anything_does_not_wait() -> None:
+    patient = ClientLimits(demand_pause=3600.0)
+    async with broadcasting() as server, working(*server.addresses, limits=patient) as worker:
+        await worker.ready(PATIENCE)
+        worker.demand({0: WATCHED})
+        await until(lambda: server.demands[0] == WATCHED)
+        worker.demand({0: RungDemand(2)})
+        worker.demand({0: RungDemand(2), 1: WATCHED})
+        await until(lambda: server.demands == {0: RungDemand(2), 1: WATCHED})
+        worker.demand({0: RungDemand(3), 1: WATCHED})
+        worker.demand({0: RungDemand(3), 1: WATCHED}, 1)
+        await until(lambda: (server.demands[0].viewers, server.listeners) == (3, 1))
+        worker.demand({0: RungDemand(4), 1: WATCHED})
+        worker.demand({0: RungDemand(4), 1: WATCHED})
+        worker.demand({1: WATCHED})
+        await until(lambda: server.demands[0].viewers == 0)
 
 
 async def test_a_rung_that_a_worker_begins_to_demand_later_is_as_urgent_as_it_says() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiortc.sdp import SessionDescription
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from broadcaster.errors import NoCommonCodecError, OfferError
 from workers.answer import answer, restart_fragment
 from workers.forward.packets import ExtensionIds
-from workers.sdp import MAX_SIZE, Offer, parse_fragment, parse_offer
+from workers.sdp import MAX_SIZE, Offer, _remembered, parse_fragment, parse_offer
 
 DATA = Path(__file__).parent / "data"
 CHROMIUM = (DATA / "chromium156_offer.sdp").read_text()
@@ -172,6 +175,29 @@ def test_what_was_not_offered_is_not_answered() -> None:
 def test_extensions_that_cannot_be_sent_are_left_out(line: str) -> None:
     mid_first = without(CHROMIUM, "a=extmap") + "a=extmap:9 urn:ietf:params:rtp-hdrext:sdes:mid\n" + line + "\n"
     assert parse_offer(mid_first).extensions == ExtensionIds(mid=9)
+
+
+def test_what_two_offers_have_in_common_does_not_mix_them_up() -> None:
+    first = parse_offer(CHROMIUM)
+    fingerprint = ":".join(["0F"] * 32)
+    changes = {"ice-ufrag": "Other", "ice-pwd": "another/password/of/22", "fingerprint": f"sha-256 {fingerprint}"}
+    text = CHROMIUM
+    for name, value in changes.items():
+        text = re.sub(rf"a={name}:[^\r\n]+", f"a={name}:{value}", text)
+    other = parse_offer(text)
+    assert (other.ufrag, other.password) == ("Other", "another/password/of/22")
+    assert other.fingerprints == (("sha-256", fingerprint),)
+    same: dict[str, Any] = {"ufrag": first.ufrag, "password": first.password, "fingerprints": first.fingerprints}
+    assert dataclasses.replace(other, **same) == first == parse_offer(CHROMIUM)
+    with pytest.raises(NoCommonCodecError):
+        parse_offer(CHROMIUM.replace("VP8/", "XY/"))
+
+
+def test_a_section_that_is_too_long_to_be_remembered_is_read_all_the_same() -> None:
+    long = CHROMIUM.rstrip("\r\n") + "\r\n" + "a=x-filler:0123456789abcdef\r\n" * 400
+    before = _remembered.cache_info().currsize
+    assert parse_offer(long + "a=x-more\r\n") == parse_offer(CHROMIUM)
+    assert _remembered.cache_info().currsize <= before + 1, "the audio section's, at most"
 
 
 def test_line_ends_and_session_level_attributes_may_vary() -> None:

@@ -51,6 +51,7 @@ class MemoryBus:
         self.fault: Exception | None = None
         self.hold: asyncio.Event | None = None
         self.writing = asyncio.Event()
+        self.deletions: list[tuple[str, ...]] = []
 
     async def serve(self, id: str, handlers: Any) -> None:  # noqa: A002
         self.handlers = handlers
@@ -74,8 +75,10 @@ class MemoryBus:
             raise self.fault
         self.sessions[secret] = record
 
-    async def delete_session(self, secret: str) -> None:
-        self.sessions.pop(secret, None)
+    async def delete_session(self, *secrets: str) -> None:
+        self.deletions.append(secrets)
+        for secret in secrets:
+            self.sessions.pop(secret, None)
 
     async def refresh_sessions(self, secrets: list[str]) -> bool:
         return True
@@ -131,6 +134,23 @@ async def test_a_viewer_joins_and_its_end_gives_back_what_it_had(worker: Worker,
     await until(lambda: not bus.sessions)
     assert users(worker) == 0 and not worker.viewers and worker._endpoint.peers == 0
     assert bus.events == [("up", None), ("joined", None), ("left", "deleted")]
+
+
+async def test_the_records_of_those_who_leave_together_are_deleted_together(worker: Worker, bus: MemoryBus) -> None:
+    secrets = [(await bus.offer()).secret for _ in range(2)]
+    for secret in secrets:
+        worker.viewers[secret].close("closed")
+    await until(lambda: not bus.sessions)
+    assert bus.deletions == [tuple(secrets)]
+
+
+async def test_a_worker_that_closes_leaves_no_record_behind(bus: MemoryBus) -> None:
+    worker = Worker("w-1", await Endpoint.open(range(1), announce=["127.0.0.1"]), cast(Bus, bus))
+    await worker.start()
+    await bus.offer()
+    assert len(bus.sessions) == 1
+    await worker.close()
+    assert not bus.sessions
 
 
 async def test_places_are_counted_once_while_records_are_written(worker: Worker, bus: MemoryBus) -> None:

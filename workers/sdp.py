@@ -8,8 +8,9 @@ in the same BUNDLE (RFC 9143), ICE-lite and passive DTLS. Opus as of RFC 7587. F
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from broadcaster.errors import NoCommonCodecError, OfferError
 from workers.forward.packets import MAX_MID, ExtensionIds
@@ -42,10 +43,16 @@ _PROTOCOLS = {
 
 _DIRECTIONS = {"sendrecv", "recvonly", "sendonly", "inactive"}
 _DIGEST_SIZES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
+_OWN = re.compile(r"\na=(ice-ufrag|ice-pwd|fingerprint|candidate|ssrc|msid):([^\n]*)")
+"""What no two offers have in common. Else a browser says the same in each, so that is read once."""
+_LONGEST = 8192
+"""Characters of a section that is remembered."""
 _TOKEN = re.compile(r"[!-~]{1,64}")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
 _PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,256}")
-_NUMBER = re.compile(r"[0-9]{1,10}")
+_MEDIA = re.compile(r" *[!-~]{1,64}(?: +[!-~]{1,64}){3,} *")
+"""Four tokens or more; what is printable has no other space than this one."""
+_FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +118,60 @@ class Fragment:
     candidates: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Lines:
-    """The attributes of the session or of one m-line, in the order sent; `media` is the text behind `m=`."""
+class _Usual:
+    """What a session or an m-line says that other offers say, too: all of them share it, so nobody may change it.
+    `media` is the text behind `m=`, `attributes` are in the order sent."""
 
-    media: str = ""
-    attributes: list[tuple[str, str]] = field(default_factory=list)
+    def __init__(self, media: str, attributes: dict[str, list[str]]) -> None:
+        self.media = media
+        self.attributes = attributes
 
-    def all(self, name: str) -> Iterator[str]:
-        return (value for key, value in self.attributes if key == name)
+    def all(self, name: str) -> Sequence[str]:
+        return self.attributes.get(name, ())
 
     def first(self, name: str) -> str | None:
-        return next(self.all(name), None)
+        return next(iter(self.all(name)), None)
+
+    @cached_property
+    def section(self) -> Section:
+        return _section(self)
+
+    @cached_property
+    def encodings(self) -> tuple[list[int], dict[int, str]]:
+        return _encodings(self)
+
+    @cached_property
+    def codecs(self) -> tuple[int, int | None]:
+        return _codecs(self)
+
+    @cached_property
+    def feedback(self) -> tuple[str, ...]:
+        return _feedback(self, *self.codecs)
+
+
+class _Lines:
+    """The attributes of the session or of one m-line."""
+
+    __slots__ = ("own", "usual")
+
+    def __init__(self, text: str, *, session: bool = False) -> None:
+        """`text` is what stands behind `m=`, or all that stands before the first."""
+        parts = _OWN.split(text)
+        self.own: dict[str, list[str]] = {}
+        for name, value in zip(parts[1::3], parts[2::3], strict=True):
+            self.own.setdefault(name, []).append(value.strip())
+        usual = "".join(parts[::3])
+        self.usual = _read(usual, session) if session or len(usual) > _LONGEST else _remembered(usual)
+
+    @property
+    def media(self) -> str:
+        return self.usual.media
+
+    def all(self, name: str) -> Sequence[str]:
+        return self.own.get(name) or self.usual.all(name)
+
+    def first(self, name: str) -> str | None:
+        return next(iter(self.all(name)), None)
 
 
 def parse_offer(sdp: str) -> Offer:
@@ -131,7 +180,7 @@ def parse_offer(sdp: str) -> Offer:
     Raises OfferError when the SDP makes no sense for this server, NoCommonCodecError when its video has no VP8.
     """
     session, media = _split(sdp)
-    sections = tuple(_section(lines) for lines in media)
+    sections = tuple(lines.usual.section for lines in media)
     video = next(
         (index for index, section in enumerate(sections) if section.kind == "video" and not _is_rejected(media[index])),
         None,
@@ -150,9 +199,9 @@ def parse_offer(sdp: str) -> Offer:
     mid = section.mid or ""
     bundle = _bundle(session, mid)
     ufrag, password, fingerprints = _transport(session, media, lines, bundle)
-    payload_type, rtx = _codecs(section, lines)
+    payload_type, rtx = lines.usual.codecs
     extensions, directed = _extensions(session, lines)
-    feedback = _feedback(lines, payload_type, rtx)
+    feedback = lines.usual.feedback
     if extensions.transport_sequence is None or TRANSPORT_FEEDBACK not in feedback:
         extensions = replace(extensions, transport_sequence=None)
         feedback = tuple(kind for kind in feedback if kind != TRANSPORT_FEEDBACK)
@@ -221,31 +270,43 @@ def parse_fragment(text: str) -> Fragment:
 def _split(text: str, *, fragment: bool = False) -> tuple[_Lines, list[_Lines]]:
     if len(text) > MAX_SIZE or len(text.encode(errors="replace")) > MAX_SIZE:
         raise OfferError(f"The SDP is larger than {MAX_SIZE} octets.")
-    lines = text.replace("\r\n", "\n").split("\n")
-    if len(lines) > MAX_LINES:
+    text = text.replace("\r\n", "\n")
+    if text.count("\n") >= MAX_LINES:
         raise OfferError(f"The SDP has more than {MAX_LINES} lines.")
-    if not fragment and lines[0] != "v=0":
+    if not fragment and text != "v=0" and not text.startswith("v=0\n"):
         raise OfferError("The body is no SDP: its first line must be v=0.")
-    session = _Lines()
-    media: list[_Lines] = []
+    if not text.replace("\n", "").isprintable():
+        raise _malformed(next(line for line in text.split("\n") if not line.isprintable()))
+    session, *media = ("\n" + text).split("\nm=")
+    if len(media) > MAX_MEDIA:
+        raise OfferError(f"The SDP has more than {MAX_MEDIA} media sections.")
+    return _Lines(session, session=True), [_Lines(lines) for lines in media]
+
+
+@lru_cache(maxsize=64)
+def _remembered(text: str) -> _Usual:
+    return _read(text, session=False)
+
+
+def _read(text: str, session: bool) -> _Usual:
+    first, *lines = text.split("\n")
+    attributes: dict[str, list[str]] = {}
     for line in lines:
-        if not line:
-            continue
-        if line[1:2] != "=" or not line.isprintable():
-            raise OfferError(f"The SDP has a line that is not of the form type=value: {line[:40]!r}.")
-        if line.startswith("m="):
-            media.append(_Lines(line[2:]))
-            if len(media) > MAX_MEDIA:
-                raise OfferError(f"The SDP has more than {MAX_MEDIA} media sections.")
-        elif line.startswith("a="):
+        if line.startswith("a="):
             name, _, value = line[2:].partition(":")
-            (media[-1] if media else session).attributes.append((name, value.strip()))
-    return session, media
+            attributes.setdefault(name, []).append(value.strip())
+        elif line and line[1:2] != "=":
+            raise _malformed(line)
+    return _Usual("" if session else first, attributes)
 
 
-def _section(lines: _Lines) -> Section:
+def _malformed(line: str) -> OfferError:
+    return OfferError(f"The SDP has a line that is not of the form type=value: {line[:40]!r}.")
+
+
+def _section(lines: _Usual) -> Section:
     parts = lines.media.split()
-    if len(parts) < 4 or not all(_TOKEN.fullmatch(part) for part in parts):
+    if not _MEDIA.fullmatch(lines.media):
         raise OfferError(
             f"The media line 'm={lines.media[:40]}' makes no sense: it needs kind, port, protocol, formats."
         )
@@ -258,7 +319,7 @@ def _section(lines: _Lines) -> Section:
 
 
 def _number(text: str, highest: int, what: str) -> int:
-    if not _NUMBER.fullmatch(text) or int(text) > highest:
+    if not (text.isdigit() and text.isascii() and len(text) <= 10) or int(text) > highest:
         raise OfferError(f"{text[:20]!r} is no {what}: it must be a number from 0 to {highest}.")
     return int(text)
 
@@ -309,7 +370,7 @@ def _sound(
         ):
             continue
         try:
-            formats, names = _encodings(section, lines)
+            formats, names = lines.usual.encodings
             extensions, directed = _extensions(session, lines)
         except OfferError:
             continue
@@ -338,7 +399,7 @@ def _offers(lines: _Lines, payload_type: int, kind: str) -> bool:
 
 
 def _direction(lines: _Lines) -> str | None:
-    return next((name for name, _ in lines.attributes if name in _DIRECTIONS), None)
+    return next((name for name in lines.usual.attributes if name in _DIRECTIONS), None)
 
 
 def _credentials(session: _Lines, lines: _Lines) -> tuple[str, str]:
@@ -359,7 +420,7 @@ def _fingerprints(session: _Lines, lines: _Lines) -> tuple[tuple[str, str], ...]
         size = _DIGEST_SIZES.get(algorithm)
         if size is None:
             continue
-        if not re.fullmatch(r"[0-9A-F]{2}(:[0-9A-F]{2})*", value) or len(value) != 3 * size - 1:
+        if not _FINGERPRINT.fullmatch(value) or len(value) != 3 * size - 1:
             raise OfferError(f"The offer's a=fingerprint:{algorithm} is not {size} octets in hexadecimal.")
         found.append((algorithm, value))
     if not found:
@@ -372,9 +433,9 @@ def _check_setup(setup: str | None) -> None:
         raise OfferError(f"a=setup:{str(setup)[:20]} cannot be answered: this server is passive, so offer actpass.")
 
 
-def _encodings(section: Section, lines: _Lines) -> tuple[list[int], dict[int, str]]:
+def _encodings(lines: _Usual) -> tuple[list[int], dict[int, str]]:
     """The payload types in the order preferred, and what each stands for, in lower case."""
-    formats = [_number(text, 127, "payload type") for text in section.formats.split()]
+    formats = [_number(text, 127, "payload type") for text in lines.section.formats.split()]
     names = {}
     for text in lines.all("rtpmap"):
         number, _, encoding = text.partition(" ")
@@ -382,8 +443,8 @@ def _encodings(section: Section, lines: _Lines) -> tuple[list[int], dict[int, st
     return formats, names
 
 
-def _codecs(section: Section, lines: _Lines) -> tuple[int, int | None]:
-    formats, names = _encodings(section, lines)
+def _codecs(lines: _Usual) -> tuple[int, int | None]:
+    formats, names = lines.encodings
     vp8 = next((number for number in formats if names.get(number) == "vp8/90000"), None)
     if vp8 is None:
         raise NoCommonCodecError("The offer has no VP8, which is what this server sends.")
@@ -418,10 +479,10 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
     return ExtensionIds(*map(ids.get, EXTENSIONS)), frozenset(directed)
 
 
-def _feedback(lines: _Lines, payload_type: int, rtx: int | None) -> tuple[str, ...]:
-    offered = set()
+def _feedback(lines: _Usual, payload_type: int, rtx: int | None) -> tuple[str, ...]:
+    offered, numbers = set(), {str(payload_type), "*"}
     for text in lines.all("rtcp-fb"):
         number, _, kind = text.partition(" ")
-        if number in {str(payload_type), "*"}:
+        if number in numbers:
             offered.add(kind.strip())
     return tuple(kind for kind in FEEDBACK if kind in offered and (kind != "nack" or rtx is not None))

@@ -111,17 +111,19 @@ class Viewer(AsyncIOEventEmitter):
         self._loss: float | None = None
         self._counted = (0, 0)
         known = quantile(feed.audience, settings.start_share)
-        start = starting_level(description.levels(), int(known or settings.start_bitrate))
+        levels = description.levels()
+        start = starting_level(levels, int(known or settings.start_bitrate))
         probes = offer.rtx_payload_type is not None
-        self.adapter = ViewerAdapter(description.levels(), start, settings.adaptation, probes=probes)
-        self._remb = RembEstimator()
+        self.adapter = ViewerAdapter(levels, start, settings.adaptation, probes=probes)
+        self._remb: RembEstimator | None = None
+        """Made for a player that sends no transport-wide feedback."""
         self._heard_at: tuple[float | None, float | None] = None, None
         self._path = PathState()
         self.neighbours: Neighbours[str] | None = None
         """Those behind the same address; to be set before `tick`."""
         self.track = AdaptiveVideoTrack()
         self.track.set_fps(start.fps)
-        self.track.follow(description, start, entry=description.levels()[0].rung)
+        self.track.follow(description, start, entry=levels[0].rung)
         if offer.video is None:
             self.adapter.level = None
             self.track.set_level(None)
@@ -322,7 +324,8 @@ class Viewer(AsyncIOEventEmitter):
         return self._estimated_by_player(outlet, now, sample)
 
     def _estimated_by_player(self, outlet: Outlet, now: float, sample: Sample) -> PathState:
-        feedback, remb = outlet.feedback, self._remb
+        feedback = outlet.feedback
+        remb = self._remb = self._remb or RembEstimator()
         remb.counted(now, octets=outlet.wire_octets, packets=outlet.packets, repeats=outlet.history.repeats)
         before, self._heard_at = self._heard_at, (feedback.reported_at, feedback.remb_at)
         if feedback.remb is not None and feedback.remb_at != before[1]:

@@ -56,6 +56,8 @@ class WorkerSettings:
     """Ticks between two renewals of the sessions' records."""
     audience: int = 2
     """Ticks between two words to the broadcasters on what their viewers' paths carry."""
+    tidy: float = 0.1
+    """Seconds that the record of a session that has ended may stay, so that those of a crowd go together."""
     drain: float = 10.0
     """Seconds over which a draining worker sends its viewers away."""
     late: float = 5.0
@@ -87,6 +89,8 @@ class Worker:
         self._links: dict[str, list[str]] = {}
         self._meter = OverloadMeter()
         self._neighbours: dict[tuple[str, str], Neighbours[str]] = {}
+        self._gone: list[str] = []
+        """Secrets of sessions that have ended and whose records are still to be deleted."""
         self._ticks = 0
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -215,7 +219,14 @@ class Worker:
         del self.viewers[secret]
         self._feeds.release(viewer.stream)
         self._lease.renew_soon()
-        self._later(self._bus.delete_session(secret))
+        self._gone.append(secret)
+        if len(self._gone) == 1:
+            self._later(self._tidy())
+
+    async def _tidy(self) -> None:
+        await asyncio.sleep(self.settings.tidy)
+        gone, self._gone = self._gone, []
+        await self._bus.delete_session(*gone)
 
     def _described(self, description: StreamDescription) -> None:
         for (stream, _), neighbours in self._neighbours.items():

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from broadcaster.bus.calls import Calls, Handlers
+from broadcaster.bus.commands import Commands
 from broadcaster.bus.leases import Kind, Lease, LeaseRecord, Living, Roll
 from broadcaster.bus.messages import (
     CLUSTER,
@@ -52,7 +53,8 @@ class Bus:
         self.server = Server(url, settings)
         self.roll = Roll(self.server)
         self._publisher = Publisher(self.server)
-        self._calls = Calls(self.server, source)
+        self._commands = Commands(self.server)
+        self._calls = Calls(self.server, source, self._commands)
         self._run = secrets.token_hex(4)
         self._seq = 0
         self._channels: dict[tuple[bool, str | None], bytes] = {}
@@ -73,6 +75,7 @@ class Bus:
         """Send the events that wait, and disconnect. Leases are released by their owners before."""
         await self._publisher.close()
         await self._calls.close()
+        await self._commands.close()
         await self.server.close()
 
     @property
@@ -183,13 +186,13 @@ class Bus:
         """Record whose session this is. From then on it belongs to this bus, and lives by `refresh_sessions`."""
         payload = encode(record)
         with self.server.errors():
-            await self.server.redis.set(key("session", secret), payload, px=self._session_ms)
+            await self._commands.run(b"SET", key("session", secret).encode(), payload, b"PX", b"%d" % self._session_ms)
         self._sessions[secret] = payload
 
     async def get_session(self, secret: str) -> SessionRecord | None:
         """BusUnavailableError, or MessageError for a record that is none."""
         with self.server.errors():
-            payload = await self.server.redis.get(key("session", secret))
+            payload = await self._commands.run(b"GET", key("session", secret).encode())
         return decode(payload, SessionRecord) if isinstance(payload, bytes) else None
 
     async def refresh_sessions(self, secrets: Iterable[str]) -> bool:
@@ -208,15 +211,16 @@ class Bus:
             return False
         return True
 
-    async def delete_session(self, secret: str) -> None:
-        """Delete a record of this bus; what cannot be deleted now expires."""
-        if self._sessions.pop(secret, None) is None:
+    async def delete_session(self, *secrets: str) -> None:
+        """Delete records of this bus; what cannot be deleted now expires."""
+        ours = [secret for secret in secrets if self._sessions.pop(secret, None) is not None]
+        if not ours:
             return
         try:
             with self.server.errors():
-                await self.server.redis.delete(key("session", secret))
+                await self._commands.run(b"DEL", *(key("session", secret).encode() for secret in ours))
         except BusUnavailableError as error:
-            log.info("a session record is left to expire: %s", error)
+            log.info("%d session records are left to expire: %s", len(ours), error)
 
     async def put_picture(self, stream: str, jpeg: bytes) -> None:
         """Show `jpeg` as the current picture of `stream` for ten seconds; lost silently without Redis."""

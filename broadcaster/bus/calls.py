@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from broadcaster.bus.commands import Commands
 from broadcaster.bus.messages import Call, Failure, Method, Reply, decode, encode, key
 from broadcaster.bus.server import Server, end
 from broadcaster.bus.subscription import Subscription
@@ -37,8 +38,9 @@ _LONGEST = 600.0
 class Calls:
     """Both ends of calls, on one subscription. `rejected` counts messages that are no call and no reply of ours."""
 
-    def __init__(self, server: Server, source: str) -> None:
+    def __init__(self, server: Server, source: str, commands: Commands) -> None:
         self._server = server
+        self._commands = commands
         self._replies = f"{_REPLIES}{source}:{secrets.token_hex(8)}"
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._served: dict[str, tuple[str, Handlers]] = {}
@@ -74,7 +76,7 @@ class Calls:
         self._waiting[call.id] = answer
         try:
             with self._server.errors():
-                heard = await self._server.redis.publish(key("rpc", id), encode(call))
+                heard = await self._commands.run(b"PUBLISH", key("rpc", id).encode(), encode(call))
             if not heard:
                 raise CallUnheardError(f"nobody answers as {id!r}: it has stopped or has lost Redis")
             async with asyncio.timeout_at(until):
@@ -142,7 +144,7 @@ class Calls:
             reply.failure = Failure(error="BeamcastError", detail=f"{id} failed at {call.method!r}: its log says why")
         try:
             with self._server.errors():
-                await self._server.redis.publish(call.reply_to, encode(reply))
+                await self._commands.run(b"PUBLISH", call.reply_to.encode(), encode(reply))
         except BusUnavailableError as error:
             log.warning("the answer to %s is lost: %s", call.method, error)
 

@@ -27,8 +27,9 @@ RECORDS: dict[Kind, type[WorkerLease] | type[StreamLease] | type[GatewayLease]] 
     "gateway": GatewayLease,
 }
 
-_COALESCE = 0.05
-"""Seconds by which a renewal out of turn waits for further changes."""
+_COALESCE = 0.2
+"""Seconds by which a renewal out of turn waits for further changes: it takes four answers of Redis, and who reads it
+looks every 0.5 s (`BusSettings.refresh_every`)."""
 
 
 @dataclass(frozen=True, slots=True)

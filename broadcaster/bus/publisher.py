@@ -10,6 +10,7 @@ from collections import deque
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
+from broadcaster.bus.commands import packed
 from broadcaster.bus.server import BusSettings, Server, end
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Publisher:
         batch = [self._queue.popleft() for _ in range(count)]
         commands = [_commands(channel, payload, self._settings.kept) for channel, payload in batch]
         channels = {channel for channel, _ in batch}
-        commands += [_command(b"EXPIRE", name, b"%d" % self._settings.kept_for) for name in channels]
+        commands += [packed(b"EXPIRE", name, b"%d" % self._settings.kept_for) for name in channels]
         replies = 2 * len(batch) + len(channels)
         silent = self._quiet and self._proven
         if silent:
@@ -128,10 +129,6 @@ class Publisher:
             log.warning("Redis at %s refuses events: %s", self._server.shown, refused)
 
 
-def _command(*arguments: bytes) -> bytes:
-    return b"*%d\r\n%b" % (len(arguments), b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in arguments))
-
-
 def _commands(channel: bytes, payload: bytes, kept: int) -> bytes:
     """PUBLISH and XADD of one event; spelt out because this runs for every viewer every second."""
     body = b"$%d\r\n%b\r\n" % (len(payload), payload)
@@ -143,5 +140,5 @@ def _commands(channel: bytes, payload: bytes, kept: int) -> bytes:
     )
 
 
-_OFF = _command(b"CLIENT", b"REPLY", b"OFF")
-_ON = _command(b"CLIENT", b"REPLY", b"ON")
+_OFF = packed(b"CLIENT", b"REPLY", b"OFF")
+_ON = packed(b"CLIENT", b"REPLY", b"ON")

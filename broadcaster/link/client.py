@@ -36,13 +36,15 @@ class ClientLimits:
     """Times in seconds.
 
     `connect` bounds the way to the description, `silence` is how long a broadcaster that pings every 2 s may say
-    nothing, `retry_least` to `retry_most` is the pause before the next round of all addresses, doubled each time.
+    nothing, `retry_least` to `retry_most` is the pause before the next round of all addresses, doubled each time. A
+    change of demand in numbers alone is told at most `demand_pause` later.
     """
 
     connect: float = 3.0
     silence: float = 6.0
     retry_least: float = 0.1
     retry_most: float = 2.0
+    demand_pause: float = 0.1
     wire: WireLimits = field(default_factory=WireLimits)
 
 
@@ -82,6 +84,7 @@ class LinkClient:
         self._on_down = on_down
         self._jitter = jitter
         self._demand = Demand({})
+        self._telling: asyncio.TimerHandle | None = None
         self._connection: _Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._came_up = asyncio.Event()
@@ -99,6 +102,9 @@ class LinkClient:
 
     async def close(self) -> None:
         """Disconnect for good. `on_down` is not called."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
         if self._task is None:
             return
         # Once may not be enough: what `locate` awaits can lose a cancellation (asyncio.wait_for before Python 3.12).
@@ -129,13 +135,23 @@ class LinkClient:
 
     def demand(self, demands: dict[int, RungDemand], listeners: int = 0) -> None:
         """Say which rungs have viewers, and how many take the sound; holds until the next call, also across reconnects
-        and new descriptions."""
-        demand = Demand(dict(demands), listeners)
-        if demand != self._demand:
-            self._demand = demand
+        and new descriptions.
+
+        What changes who gets anything is said at once. A number may wait, because viewers come and go in crowds.
+        """
+        demand, before = Demand(dict(demands), listeners), self._demand
+        if demand == before:
+            return
+        self._demand = demand
+        if demand.rungs.keys() != before.rungs.keys() or (not demand.listeners) != (not before.listeners):
             self._send_demand()
+        elif self._telling is None and self.up:
+            self._telling = asyncio.get_running_loop().call_later(self.limits.demand_pause, self._send_demand)
 
     def _send_demand(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
         if self.up and self._connection is not None:
             self._connection.send(self._demand)
 

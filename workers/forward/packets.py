@@ -95,7 +95,7 @@ class ExtensionBlock:
         words = (len(rest) + (4 if stamped else 0)) // 4
         self.present = words > 0
         self._word = (ids.abs_send_time or 0) << 28 | 2 << 24
-        self._pack = struct.Struct(f"!HHI{len(rest)}s").pack
+        self._pack = _block_packer(len(rest))
         self._words = words
         self._rest = rest
         self._fixed = struct.pack("!HH", _ONE_BYTE_PROFILE, words) + rest if self.present else b""
@@ -106,6 +106,12 @@ class ExtensionBlock:
         if not self.time_at:
             return self._fixed
         return self._pack(_ONE_BYTE_PROFILE, self._words, self._word | int(wall * 262_144) & 0xFFFFFF, self._rest)
+
+
+@cache
+def _block_packer(rest: int) -> Callable[..., bytes]:
+    """`pack` for a block with so many octets behind the time. The values: profile, words, time, rest."""
+    return struct.Struct(f"!HHI{rest}s").pack
 
 
 @cache

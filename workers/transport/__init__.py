@@ -1,7 +1,7 @@
 """The worker's transport: one port, ICE-lite, DTLS, and the guard against strangers."""
 
 from workers.transport.addresses import Candidate
-from workers.transport.aiortc_compat import SrtpKeys
+from workers.transport.dtls import SrtpKeys
 from workers.transport.endpoint import Endpoint
 from workers.transport.mux import Statistics, TransportSettings
 from workers.transport.path import Path

@@ -15,7 +15,8 @@ from typing import cast
 from broadcaster.errors import ConfigurationError
 from workers.transport import addresses
 from workers.transport.addresses import Candidate
-from workers.transport.aiortc_compat import Certificate, SrtpKeys
+from workers.transport.aiortc_compat import Certificate
+from workers.transport.dtls import SrtpKeys
 from workers.transport.mux import Mux, Statistics, TransportSettings
 from workers.transport.peer import PeerTransport
 from workers.transport.tcp import TcpFlow
@@ -134,8 +135,6 @@ class Endpoint:
             await asyncio.sleep(0)
         for peer in list(self._mux.peers):
             peer.close()
-        if self._mux.ending:
-            await asyncio.wait(self._mux.ending)
         for hang_up in (TcpFlow.close, TcpFlow.abort):
             for flow in list(self._mux.flows.values()):
                 hang_up(flow)

@@ -5,7 +5,6 @@ This is the guard. What a stranger sends is counted and dropped here, before any
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 
 from broadcaster.errors import StunError
 from workers.transport import stun
-from workers.transport.aiortc_compat import Certificate, SrtpKeys
+from workers.transport.aiortc_compat import Certificate
+from workers.transport.dtls import SrtpKeys
 from workers.transport.path import Address, Path
 from workers.transport.peer import PeerTransport
 from workers.transport.receive import default_receiver
@@ -52,8 +52,9 @@ class TransportSettings:
     check is sent again (RFC 8489 section 6.2.1)."""
     receive_buffer: int = 4 << 20
     send_buffer: int = 4 << 20
-    handshake_queue: int = 32
-    """DTLS datagrams of one peer that may wait for the DTLS implementation."""
+    dtls_rate: int = 100
+    """DTLS datagrams of one peer that are taken in a second. A handshake needs four, and libwebrtc, which hears
+    nothing, repeats two of them after 50 ms and then after twice as long each time."""
     addresses_per_peer: int = 8
     remembered_checks: int = 64
     """Transaction ids per peer, by which a replayed check is recognised."""
@@ -85,7 +86,7 @@ class Statistics:
     takeovers: int = 0
     """Checks from an address that belongs to another peer."""
     dtls_dropped: int = 0
-    """Datagrams from viewers without a DTLS record that may pass, or too many of them."""
+    """Datagrams from viewers without a DTLS record that may pass, or too many with one."""
     media_dropped: int = 0
     """RTP from viewers, or RTCP before there are keys."""
     sends_dropped: int = 0
@@ -104,8 +105,6 @@ class Mux:
         self.by_ufrag: dict[bytes, PeerTransport] = {}
         self.by_address: dict[Address, PeerTransport] = {}
         self.flows: dict[Address, TcpFlow] = {}
-        self.ending: set[asyncio.Future[None]] = set()
-        """Tasks of peers that are closed already."""
         self.connecting = 0
         """Peers between the answer and the end of the handshake."""
         self.urgent_at = -math.inf
@@ -246,12 +245,9 @@ class Mux:
         if flow is not None:
             flow.close()
 
-    def forget(self, peer: PeerTransport, ending: list[asyncio.Future[None]]) -> None:
-        """A peer is closed; `ending` are its tasks that are being cancelled."""
+    def forget(self, peer: PeerTransport) -> None:
+        """A peer is closed."""
         self.peers.discard(peer)
         for address in list(peer.addresses):
             self.disown(address)
         self.receiver.closed(peer)
-        for task in ending:
-            self.ending.add(task)
-            task.add_done_callback(self.ending.discard)

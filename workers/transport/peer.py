@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from broadcaster.errors import OfferError
 from workers.transport import records
-from workers.transport.aiortc_compat import FINGERPRINT_ALGORITHMS, DtlsServer, SrtpKeys
+from workers.transport.aiortc_compat import FINGERPRINT_ALGORITHMS
+from workers.transport.dtls import DtlsServer, SrtpKeys
 from workers.transport.path import Address, Path
 from workers.transport.receive import PlainChecks
 
@@ -47,13 +48,14 @@ class PeerTransport:
     __slots__ = (
         "_consents",
         "_dtls",
-        "_handshake",
         "_mux",
         "_nomination",
         "_on_closed",
         "_on_connected",
         "_on_rtcp",
         "_passwords",
+        "_records",
+        "_records_until",
         "_remote_fingerprint",
         "_seen",
         "addresses",
@@ -84,7 +86,8 @@ class PeerTransport:
         self._on_rtcp = on_rtcp
         self._on_closed = on_closed
         self._dtls: DtlsServer | None = None
-        self._handshake: asyncio.Task[None] | None = None
+        self._records = 0
+        self._records_until = 0.0
         self._consents = True
         self._nomination = -1
         self._passwords: dict[bytes, bytes] = {}
@@ -138,18 +141,12 @@ class PeerTransport:
         if self.state != "connected":
             self._mux.connecting -= 1
         self.state = "closed"
-        ending: list[asyncio.Future[None]] = []
-        if self._handshake is not None and not self._handshake.done():
-            self._handshake.cancel()
-            ending.append(self._handshake)
         if self._dtls is not None:
-            pump = self._dtls.shutdown()
-            if pump is not None:
-                ending.append(pump)
+            self._dtls.shutdown()
             self._dtls = None
         for ufrag in list(self._passwords):
             self._forget_ufrag(ufrag)
-        self._mux.forget(self, ending)
+        self._mux.forget(self)
         try:
             self._on_closed(reason)
         except Exception:
@@ -191,17 +188,15 @@ class PeerTransport:
     def records(self, data: bytes) -> None:
         """DTLS from an address that is ours."""
         data = records.permitted(data, established=self.state == "connected")
-        if not data:
+        if not data or not self._may_speak():
             self._mux.statistics.dtls_dropped += 1
             return
         if self._dtls is None:
             self._dtls = DtlsServer(
-                self._mux.certificate, self._send, self._said_goodbye, queue=self._mux.settings.handshake_queue
+                self._mux.certificate, self._remote_fingerprint, self._send, self._connected, self.close
             )
-            self._handshake = asyncio.get_running_loop().create_task(self._connect(self._dtls))
             self.state = "connecting"
-        if not self._dtls.feed(data):
-            self._mux.statistics.dtls_dropped += 1
+        self._dtls.feed(data)
 
     def media(self, data: bytes, path: Path) -> None:
         """SRTP or SRTCP from an address that is ours; a viewer sends RTCP only (told apart as in RFC 5761)."""
@@ -226,24 +221,19 @@ class PeerTransport:
         if now > self.deadline:
             self.close("timeout" if self.state == "connected" else "failed")
 
-    async def _connect(self, dtls: DtlsServer) -> None:
-        try:
-            keys = await dtls.handshake(*self._remote_fingerprint)
-            if keys is None:
-                self.close("failed")
-                return
-            self.state = "connected"
-            self._mux.connecting -= 1
-            self.alive()
-            self._on_connected(keys)
-        except Exception:
-            _logger.exception("a viewer's connection failed")
-            self.close("failed")
-        finally:
-            self._handshake = None
+    def _may_speak(self) -> bool:
+        """Whether another DTLS datagram is taken: whoever can forge the viewer's address could keep us busy."""
+        now = _now()
+        if now >= self._records_until:
+            self._records, self._records_until = 0, now + 1.0
+        self._records += 1
+        return self._records <= self._mux.settings.dtls_rate
 
-    def _said_goodbye(self) -> None:
-        self.close("closed")
+    def _connected(self, keys: SrtpKeys) -> None:
+        self.state = "connected"
+        self._mux.connecting -= 1
+        self.alive()
+        self._on_connected(keys)
 
     def _send(self, data: bytes) -> bool:
         return self.path is not None and self.path.send(data)
