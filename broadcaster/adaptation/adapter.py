@@ -56,7 +56,7 @@ class AdaptationSettings:
     overhead: float = 1.06
     smoothing: float = 2.0
     stale: float = 5.0
-    drain: float = 0.6
+    drain: float = 0.8
     least_share: float = 0.4
     alarm: float = 0.15
     patience: float = 0.3
@@ -74,7 +74,7 @@ class AdaptationSettings:
     settle_probe: float = 0.4
     lasting: float = 6.0
     silence: float = 1.0
-    calm: float = 0.05
+    calm: float = 0.07
     rest: float = 1.0
     cooldown: float = 2.0
     quiet: float = 8.0

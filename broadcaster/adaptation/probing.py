@@ -39,7 +39,7 @@ class ProbeSettings:
     patience: float = 3.0
     queue: float = 0.06
     loss: float = 0.04
-    pause: float = 3.0
+    pause: float = 2.0
     longest_pause: float = 24.0
     stalled_pause: float = 12.0
     lossy_pause: float = 12.0
