@@ -179,13 +179,17 @@ async def test_while_somebody_asks_for_something_the_sockets_are_looked_at_more_
     endpoint = await Endpoint.open(range(1), settings=settings)
     try:
         async with Connection(endpoint) as connection:
-            await connection.say(receiver_report())
+
+            async def say_between_frames(report: bytes) -> None:
+                before = endpoint.statistics.datagrams
+                connection.viewer.send(connection.session.protect_rtcp(report))
+                while endpoint.statistics.datagrams == before:
+                    endpoint.stir()
+                    await asyncio.sleep(0)
+
+            await say_between_frames(receiver_report())
             assert endpoint._pause() == (60.0 if receiver == "native" else 0.001)
-            before = endpoint.statistics.datagrams
-            connection.viewer.send(connection.session.protect_rtcp(PLI))
-            while endpoint.statistics.datagrams == before:
-                endpoint.stir()
-                await asyncio.sleep(0)
+            await say_between_frames(PLI)
             assert connection.outlet.plis == 1
             await connection.say(receiver_report())
             await connection.say(receiver_report())
