@@ -196,12 +196,13 @@ def test_the_corpus_is_what_viewers_send() -> None:
 def test_a_fuzzer_finds_nothing(tmp_path: Path) -> None:
     """With libFuzzer where clang is, else with the harness's own changes to the corpus; FUZZ_SECONDS says how long."""
     seconds, seed = os.environ.get("FUZZ_SECONDS", "30"), os.environ.get("FUZZ_SEED", "1")
-    target, source = tmp_path / "fuzzer", TESTS / "feedback_fuzzer.c"
+    target = tmp_path / "fuzzer"
+    sources = [TESTS / "inbound_fuzzer.c", C_FILES / "estimate.c", C_FILES / "consent.c"]
     flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all", f"-I{C_FILES}"]
     clang = next(filter(None, map(shutil.which, ("clang", "clang-19", "clang-16", "clang-14"))), None)
 
     def build(compiler: str, *more: str) -> bool:
-        command: list[Any] = [compiler, *flags, *more, source, C_FILES / "estimate.c", "-lm", "-o", target]
+        command: list[Any] = [compiler, *flags, *more, *sources, "-lm", "-o", target]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     if clang and build(clang, "-fsanitize=fuzzer,address,undefined"):

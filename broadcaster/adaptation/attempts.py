@@ -15,12 +15,11 @@ class AttemptSettings:
     """Times in seconds.
 
     What a probe does to the line is seen by others up to `answer` after it, what a step up does for `trial`; and when
-    that is taken back, it takes `relief` until the others see less of a queue. An attempt
-    is too much where a `crowd` share of the others see congestion meanwhile, one at least; who does tells of it at
-    least each `fresh`. A step up that is taken back
-    within `falls` has failed. After a failure nobody tries for as much for `pause`, doubled with each up to
-    `longest_pause`, and forgiven after `forgiveness` without any. Where bursts come `wider` times as fast as then, the
-    line has changed and the pause is over.
+    that is taken back, it takes `relief` until the others see less of a queue. An attempt is too much where a `crowd`
+    share of the others see congestion meanwhile, one at least; who does tells of it at least each `fresh`. A step up
+    that is taken back within `falls` has failed. After a failure nobody tries for as much for `pause`, doubled with
+    each up to `longest_pause`, and forgiven after `forgiveness` without any. Where bursts come `wider` times as fast as
+    then, the line has changed and the pause is over.
     """
 
     answer: float = 0.6

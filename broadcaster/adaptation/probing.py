@@ -17,12 +17,12 @@ class ProbeSettings:
 
     A probe sends `margin` times what the next level needs (LiveKit: 120 %), for at least `shortest` and until the
     estimate reaches `enough` times the need, but for no longer than `patience` times what the estimate takes to follow.
-    Both are longer, up to `most_caution` times, after a level did not fit that a probe had found to, and `care` times
-    where one should be careful. It fails when the
-    queue grows by `queue`, when more than `loss` is lost beyond what the path always loses, or when bursts come through
-    slower than the next level. `pause` follows a failure, doubled with each up to `longest_pause`; where bursts come
-    `wider` times as fast as then, the path has changed and the pause is over. Up to `stalled_pause` only where they
-    come `wider` times as fast as the next level needs, for then others held the path for a moment. Where a probe cost
+    Both are longer, up to `most_caution` times, after a probe that packets were lost behind, which a bucket may have
+    helped, and `care` times where one should be careful. It fails when the queue grows by `queue`, when more than
+    `loss` is lost beyond what was lost before it, or when bursts come through slower than the next level. None begins
+    while so much is lost. `pause` follows a failure, doubled with each up to `longest_pause`; where bursts come `wider`
+    times as fast as then, the path has changed and the pause is over. Up to `stalled_pause` only where they come
+    `wider` times as fast as the next level needs, for then others held the path for a moment. Where a probe cost
     packets, which costs pictures too, the pause is `lossy_pause` at least and up to `longest_lossy_pause`.
 
     Where the next level needs more than `knock_from`, or `far` times what is sent, a burst of `knock_octets` goes ahead
@@ -90,7 +90,7 @@ class Prober:
         """Needs that were found too much, and until when that counts."""
 
     def mistrust(self) -> None:
-        """A level that a probe had found to fit did not: the next ones last longer."""
+        """A level that a probe had found to fit lost packets: the next ones last longer than a bucket does."""
         self._caution = min(2.0 * self._caution, self._settings.most_caution)
 
     def refused(self, now: float, need: float) -> bool:

@@ -1,4 +1,5 @@
-/* Gives hostile RTCP to the reader of feedback. A target for libFuzzer; without it (-DALONE) a fuzzer of its own.
+/* Gives hostile datagrams to the readers of RTCP and of consent checks. A target for libFuzzer; without it (-DALONE) a
+   fuzzer of its own.
 
    Alone: fuzzer SECONDS SEED FOLDER. Prints how many inputs there were and returns 0 when every promise held. */
 
@@ -9,6 +10,8 @@
 #include <time.h>
 
 #include "feedback.c"
+
+#include "consent.h"
 
 #define REQUIRE(condition)                                                            \
     do {                                                                              \
@@ -55,6 +58,32 @@ static void estimate(const uint8_t *packet, size_t size, bc_arrival *arrivals) {
     free(path);
 }
 
+/* As a check that somebody without the password sends, and as one of the viewer's with these attributes. */
+static void consent(const uint8_t *packet, size_t size, uint8_t *answer) {
+    static const uint8_t ufrag[] = "ufrag", password[] = "a password of 24 octets.", address[16] = {2, 0, 1};
+    bc_consent consent = {.socket = 7, .nomination = -1, .address_size = sizeof address};
+    memcpy(consent.address, address, sizeof address);
+    REQUIRE(bc_consent_open(&consent, ufrag, sizeof ufrag - 1, password, sizeof password - 1));
+    bc_consent before = consent;
+    if (bc_consent_answer(&consent, packet, (uint32_t)size, 7, address, sizeof address, 1, answer) == 0)
+        REQUIRE(memcmp(&consent, &before, sizeof consent) == 0);
+
+    uint32_t attributes = (uint32_t)(size < 460 ? size & ~(size_t)3 : 460), body = 12 + attributes + 24;
+    uint8_t *check = malloc(20 + body);
+    memset(check, 0, 20 + body);
+    memcpy(check, (uint8_t[]){0, 1, (uint8_t)(body >> 8), (uint8_t)body, 0x21, 0x12, 0xA4, 0x42}, 8);
+    memcpy(check + 20, (uint8_t[]){0, 6, 0, 7}, 4);
+    memcpy(check + 24, "ufrag:x", 7);
+    if (attributes)
+        memcpy(check + 32, packet, attributes);
+    memcpy(check + 32 + attributes, (uint8_t[]){0, 8, 0, 20}, 4);
+    bc_consent_sign(&consent, check, 32 + attributes, check + 36 + attributes);
+    uint32_t length = bc_consent_answer(&consent, check, 20 + body, 7, address, sizeof address, 1, answer);
+    REQUIRE(length == 0 || length == 64);
+    REQUIRE(consent.checks == before.checks + (length > 0));
+    free(check);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     /* Arrays of exactly the promised size, where the sanitizer sees the octet behind them. */
     uint8_t *packet = malloc(size + !size);
@@ -69,6 +98,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bc_feedback deaf = {.ssrc = SSRC}, before = deaf;
     check(&deaf, &before, bc_reduce(packet, size, 0.0, &deaf));
     estimate(packet, size, arrivals);
+    uint8_t *answer = malloc(96);
+    consent(packet, size, answer);
+    free(answer);
     free(arrivals);
     free(packet);
     return 0;
