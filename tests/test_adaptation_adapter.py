@@ -370,7 +370,7 @@ def test_a_probe_that_crowds_others_has_failed() -> None:
     assert adapter.probe == 0.0
     assert adapter.aim is None
     adapter.share = Share(cap=9)
-    run(adapter, path, 2, 2.1)
+    run(adapter, path, 1.5, 2.1)
     assert adapter.probe == 0.0, "not again at once"
 
 

@@ -91,15 +91,15 @@ def failures(prober: Prober, path: PathState, until: float) -> list[float]:
 def test_each_failure_doubles_the_pause_up_to_a_limit() -> None:
     barely = PathState(estimate=900_000.0, capacity=1.2 * NEED, queue_delay=0.0)
     waits = [later - earlier for earlier, later in pairwise(failures(Prober(), barely, 120.0))]
-    assert waits[0] == pytest.approx(3.0, abs=0.4)
-    assert waits[1] == pytest.approx(6.0, abs=0.4)
-    assert waits[2] == pytest.approx(12.0, abs=0.4)
+    assert waits[0] == pytest.approx(2.0, abs=0.4)
+    assert waits[1] == pytest.approx(4.0, abs=0.4)
+    assert waits[2] == pytest.approx(8.0, abs=0.4)
     assert 23.5 <= max(waits) <= 24.5
 
 
 def test_where_bursts_come_fast_the_pause_stays_short() -> None:
     waits = [later - earlier for earlier, later in pairwise(failures(Prober(), WIDE, 120.0))]
-    assert waits[1] == pytest.approx(6.0, abs=0.4)
+    assert waits[1] == pytest.approx(4.0, abs=0.4)
     assert 11.5 <= max(waits) <= 12.5
 
 

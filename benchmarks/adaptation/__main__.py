@@ -22,12 +22,13 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="a line for each half second of the first viewer")
     options = parser.parse_args()
     draw = DRAWS[options.draw]
-    by_name = {trace.name: trace for trace in traces(draw.walks)}
+    seed = options.seed or draw.seeds[0]
+    by_name = draw.traces(seed)
     for name in options.trace or by_name:
         for control in options.control or [OURS]:
             started = time.process_time()
             if options.verbose or options.seed is not None:
-                session = play(by_name[name], control, options.seed or draw.seeds[0])
+                session = play(by_name[name], control, seed)
                 viewer = session.viewers[0]
                 if options.verbose:
                     for sample in viewer.samples[::5]:
@@ -42,7 +43,7 @@ def main() -> None:
                     print("freezes", [(round(at, 1), round(length, 2)) for at, length in viewer.player.freezes])
                 found = mean([judge(session, viewer) for viewer in session.viewers])
             else:
-                found = measure(by_name[name], control, draw.seeds)
+                found = measure(name, control, draw)
             shown = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
             print(f"{name:12} {control:14} {time.process_time() - started:4.1f} s {shown}")
 
