@@ -277,12 +277,16 @@ def test_what_is_doubted_counts_only_as_far_as_a_probe_went() -> None:
 
 
 def test_a_path_that_becomes_narrow_right_after_a_probe_is_seen_before_the_probe_is_forgotten() -> None:
-    for settled, expected in ((0.3, None), (0.8, "estimate-low")):
+    for settled, estimate, expected in (
+        (0.3, 600_000.0, None),
+        (0.8, 600_000.0, "estimate-low"),
+        (0.3, 360_000.0, "estimate-low"),
+    ):
         adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
         run(adapter, PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0), 4, 0)
         assert adapter.probe
         assert adapter.update(4.0, FINE, congested(900_000.0, queue=0.05)) is None
-        decision = adapter.update(4.0 + settled, FINE, sinking(360_000.0))
+        decision = adapter.update(4.0 + settled, FINE, sinking(estimate))
         assert (decision and decision.rule) == expected
 
 

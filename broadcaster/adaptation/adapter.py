@@ -35,7 +35,7 @@ class AdaptationSettings:
     than its share goes a level down each `yielding` seconds after a change has shown.
     `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
     packets were lost, which are told of for a while. After a probe, a queue that goes on to grow counts after
-    `settle_probe` and what the probe left.
+    `settle_probe` and what the probe left, and at once where less than a `deep` share of what is needed arrives.
     `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
@@ -72,11 +72,12 @@ class AdaptationSettings:
     settle: float = 1.0
     settle_loss: float = 2.5
     settle_probe: float = 0.4
+    deep: float = 0.6
     lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.07
-    rest: float = 1.0
-    cooldown: float = 2.0
+    rest: float = 0.8
+    cooldown: float = 1.5
     quiet: float = 8.0
     loss_hold: float = 2.0
     loss_pause: float = 8.0
@@ -143,7 +144,7 @@ class ViewerAdapter:
         self._loses = False
         self._chance_loss = 0.0
         self._tight = False
-        self._changed_at = self._settled_from = self._heard_from = _NEVER
+        self._changed_at = self._settled_from = self._heard_from = self._probed_from = _NEVER
         self._began: float | None = None
         self._pause = settings.pause
 
@@ -292,8 +293,7 @@ class ViewerAdapter:
                 return None
         stuck = self._stuck.seconds(self._now, True)
         spared = queue < self._spared_below() and stuck < settings.spare
-        early = self._now < (self._heard_from if path.sinking else self._settled_from) and not failing
-        if estimate is None or early or spared:
+        if estimate is None or spared or (self._is_early(level, path, estimate) and not failing):
             return None
         sinking = path.sinking and estimate < settings.arriving * ease * self._need(level)
         alarm = settings.alarm_wide if self._is_wide(level, path) else settings.alarm
@@ -315,6 +315,14 @@ class ViewerAdapter:
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
         return self._stop_sending(seen) if stuck >= settings.pause_after else None
+
+    def _is_early(self, level: Level, path: PathState, estimate: float) -> bool:
+        """Whether what is heard may still be of a change, or of a probe; not where the path has become much narrower
+        than both tell."""
+        if not path.sinking:
+            return self._now < self._settled_from
+        deep = estimate < self._settings.deep * self._need(level)
+        return self._now < self._heard_from or (self._now < self._probed_from and not deep)
 
     def _spared_below(self) -> float:
         """The queue below which others give way first."""
@@ -399,9 +407,8 @@ class ViewerAdapter:
         if above is None:
             return None
         if not self._prober.active:
-            settled = now - self._changed_at >= settings.settle
             self._bar = min(self._trials.bar(now, path), self._closed())
-            if above.bitrate >= self._bar or rested < settings.rest or not settled:
+            if above.bitrate >= self._bar or rested < settings.rest:
                 return None
             if self.share is not None and self.share.waits:
                 return None
@@ -529,11 +536,10 @@ class ViewerAdapter:
             return smooth
         return above[0] if above else None
 
-    def _await_effect(self) -> None:
-        """What is heard next left before the change, and before the queue that it stood in; and losses are told of for
-        a while."""
-        settle = self._settings.settle_loss if self._loses else self._settings.settle
-        self._heard_from = self._settled_from = self._now + settle + self._queue
+    def _effect_shows(self) -> float:
+        """When: what is heard next left before the change, and before the queue that it stood in; and losses are told
+        of for a while."""
+        return self._now + (self._settings.settle_loss if self._loses else self._settings.settle) + self._queue
 
     def _end_trial(self, path: PathState) -> None:
         """A probe was too much. What it lost is not the level's fault, and what came through had a bucket's help."""
@@ -541,8 +547,8 @@ class ViewerAdapter:
             self._trials.doubt(path.estimate or 0.0)
             self._trials.excuse(self._now)
             self._loses = True
-        self._await_effect()
-        self._heard_from = self._now + self._settings.settle_probe + (path.rtt or 0.0) + self._queue
+        self._probed_from = self._now + self._settings.settle_probe + (path.rtt or 0.0) + self._queue
+        self._settled_from = self._effect_shows()
 
     def _smoother(self, level: Level, seen: Sample) -> Level | None:
         """The next level of the same rung with more frames, where it is allowed and nothing speaks against it."""
@@ -554,7 +560,7 @@ class ViewerAdapter:
     def _move(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
         before, self.level = self.level, level
         self._changed_at = self._now
-        self._await_effect()
+        self._heard_from = self._settled_from = self._effect_shows()
         for hold in (self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high, self._blamed):
             hold.reset()
         probe, self._prober.last = self._prober.last, None
