@@ -171,7 +171,8 @@ async def test_a_newcomer_among_others_starts_small_and_climbs_without_a_freeze(
         await asyncio.sleep(1)
         after = await playback(page)
         assert after["freezeCount"] == 0
-        assert after["framesDecoded"] - seen["framesDecoded"] >= 24
+        # It may have come by way of 15 pictures a second, as 720p comes to a path that 30 of them do not fit yet.
+        assert after["framesDecoded"] - seen["framesDecoded"] >= 12
         # One of the smallest rung, one of its own, and one more where it has climbed again since; one less where the
         # keyframe of its own rung was the first to come.
         assert after["keyFramesDecoded"] <= (2 if after["frameWidth"] == 640 else 3), after
