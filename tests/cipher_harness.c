@@ -8,13 +8,7 @@
 
 #include "cipher.c"
 
-#define REQUIRE(condition)                                                            \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition);     \
-            abort();                                                                  \
-        }                                                                             \
-    } while (0)
+#include "require.h"
 
 #if defined(FAST)
 

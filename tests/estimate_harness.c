@@ -7,13 +7,7 @@
 
 #include "estimate.c"
 
-#define REQUIRE(condition)                                                            \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition);     \
-            abort();                                                                  \
-        }                                                                             \
-    } while (0)
+#include "require.h"
 
 enum { MOST = 300 };
 

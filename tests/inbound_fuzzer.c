@@ -13,13 +13,7 @@
 
 #include "consent.h"
 
-#define REQUIRE(condition)                                                            \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition);     \
-            abort();                                                                  \
-        }                                                                             \
-    } while (0)
+#include "require.h"
 
 enum { CAPACITY = 64, SSRC = 0x11111111 };
 

@@ -19,13 +19,7 @@ static int fake_poll(struct pollfd *, nfds_t, int);
 #define poll fake_poll
 #include "kernel.c"
 
-#define REQUIRE(condition)                                                            \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition);     \
-            abort();                                                                  \
-        }                                                                             \
-    } while (0)
+#include "require.h"
 
 enum { OUTLETS = 40, CAPACITY = 5 };
 

@@ -17,13 +17,7 @@ static ssize_t fake_sendto(int, const void *, size_t, int, const struct sockaddr
 #define sendto fake_sendto
 #include "receive.c"
 
-#define REQUIRE(condition)                                                            \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
-            fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition);     \
-            abort();                                                                  \
-        }                                                                             \
-    } while (0)
+#include "require.h"
 
 enum { STUN_HEADER = 20, DIGEST = 20, USERNAME = 6, INTEGRITY = 8, USE_CANDIDATE = 0x25, NOMINATION = 0xC001 };
 

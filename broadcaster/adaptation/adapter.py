@@ -40,8 +40,9 @@ class AdaptationSettings:
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
     downgrade `cooldown`. Where nothing can be probed, a quiet link for `quiet` is the trial.
-    `loss_hold`: high loss lasts this long before it counts; `loss_pause`: the least time between two steps for it;
-    `loss_steps` steps at most while it lasts.
+    `loss_hold`: high loss lasts this long before it counts, and before it is blamed on the rate; `loss_pause`: the
+    least time between two steps for it, each of which halves the frame rate, from the full one on; `loss_steps` steps
+    at most while it lasts.
     `fps_hold`: low loss lasts this long before the frame rate comes back.
     `copies`: where chance takes more than these shares, lost packets are sent again twice, thrice.
     `pause_after`: congestion at the lowest level for so long pauses the viewer, for `pause`; doubled each time that
