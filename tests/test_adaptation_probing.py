@@ -53,6 +53,17 @@ def test_small_steps_need_no_knock() -> None:
     assert prober.rate == pytest.approx(575_000.0)
 
 
+def test_where_bursts_came_slowly_a_small_step_is_knocked_for() -> None:
+    prober = Prober()
+    narrow = PathState(estimate=490_000.0, capacity=400_000.0, queue_delay=0.0)
+    prober.update(0.0, narrow, 500_000.0, 340_000.0)
+    assert prober.octets == 6000
+    prober.update(0.2, narrow, 500_000.0, 340_000.0)
+    prober.update(0.9, narrow, 500_000.0, 340_000.0)
+    assert not prober.active
+    assert prober.last is None, "nothing was pushed through"
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from broadcaster.adaptation import policy
 from broadcaster.adaptation.decision import Decision, Rule, State
+from broadcaster.adaptation.frames import SLACK, FrameCap, FrameCapSettings
 from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.neighbours import Share
 from broadcaster.adaptation.path import PathState
@@ -40,20 +41,16 @@ class AdaptationSettings:
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
     downgrade `cooldown`. Where nothing can be probed, a quiet link for `quiet` is the trial.
-    `loss_hold`: high loss lasts this long before it counts, and before it is blamed on the rate; `loss_pause`: the
-    least time between two steps for it, each of which halves the frame rate, from the full one on; `loss_steps` steps
-    at most while it lasts.
-    `fps_hold`: low loss lasts this long before the frame rate comes back.
     `copies`: where chance takes more than these shares, lost packets are sent again twice, thrice.
     `pause_after`: congestion at the lowest level for so long pauses the viewer, for `pause`; doubled each time that
     it was too early, up to `longest_pause`.
-    `shed_pause`: seconds between two steps of shedding.
     `rtt_window`: the lowest RTT is that of the last one to two such windows, since routes change.
     """
 
     thresholds: Thresholds = policy.DEFAULT_THRESHOLDS
     probing: ProbeSettings = field(default_factory=ProbeSettings)
     trials: TrialSettings = field(default_factory=TrialSettings)
+    frames: FrameCapSettings = field(default_factory=FrameCapSettings)
     overhead: float = 1.06
     smoothing: float = 2.0
     stale: float = 5.0
@@ -77,26 +74,19 @@ class AdaptationSettings:
     lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.07
-    rest: float = 0.8
-    cooldown: float = 1.5
+    rest: float = 0.6
+    cooldown: float = 1.2
     quiet: float = 8.0
-    loss_hold: float = 2.0
-    loss_pause: float = 8.0
-    loss_steps: int = 2
-    fps_hold: float = 4.0
     copies: tuple[float, ...] = (0.004, 0.03)
     pause_after: float = 2.0
     pause: float = 3.0
     longest_pause: float = 30.0
-    shed_pause: float = 2.0
     rtt_window: float = 300.0
 
 
 DEFAULT_SETTINGS = AdaptationSettings()
 
 _NEVER = -math.inf
-_SLACK = 1.01
-"""29.97 frames a second are 30."""
 
 
 class ViewerAdapter:
@@ -122,6 +112,7 @@ class ViewerAdapter:
         self._probes = probes
         self._prober = Prober(settings.probing)
         self._trials = Trials(settings.trials)
+        self._frames = FrameCap(settings.frames)
         self._bar = math.inf
         self._aim: Level | None = None
         self._arrange(levels)
@@ -134,13 +125,7 @@ class ViewerAdapter:
         self._loss = Smoothed(settings.smoothing, settings.stale, first=0.0)
         self._sent = Smoothed(settings.smoothing, settings.stale)
         self._rtt_min = Floor(settings.rtt_window)
-        self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high, self._blamed = (
-            Hold() for _ in range(6)
-        )
-        self._loss_cap = math.inf
-        self._loss_stepped_at = _NEVER
-        self._shed = 0
-        self._shed_at = _NEVER
+        self._calm, self._stuck, self._rtt_high = (Hold() for _ in range(3))
         self._queue = 0.0
         self._loses = False
         self._chance_loss = 0.0
@@ -154,8 +139,7 @@ class ViewerAdapter:
     @property
     def fps_cap(self) -> float:
         """Frames per second at most."""
-        shed: float = self._top_fps / 2.0**self._shed
-        return min(self._loss_cap, shed)
+        return self._frames.fps
 
     @property
     def place(self) -> int:
@@ -252,9 +236,12 @@ class ViewerAdapter:
         self._trials.see(now, path)
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
-        loss_high = self._loss_high.seconds(now, policy.loss_is_high(seen, thresholds))
-        blamed = self._blamed.seconds(now, self._blames_rate(path))
-        loss_low = self._loss_low.seconds(now, policy.loss_is_low(seen, thresholds))
+        self._frames.see(
+            now,
+            high=policy.loss_is_high(seen, thresholds),
+            low=policy.loss_is_low(seen, thresholds),
+            blamed=self._blames_rate(path),
+        )
         rtt_high = self._rtt_high.seconds(now, path.queue_delay is None and policy.rtt_is_high(seen, thresholds))
         if (relieved := self._relieve_worker(seen)) is not None:
             return relieved
@@ -266,12 +253,13 @@ class ViewerAdapter:
             or self._shorten(level, seen, path, rtt_high)
             or self._keep_to_share(level, seen)
         )
-        if worse is None and loss_high >= settings.loss_hold:
-            worse = self._give_up_frames(level, seen, blamed)
-        if worse is not None or (loss_high >= 0.0 and self._blames_rate(path)):
+        if worse is None and self._frames.lower(now):
+            worse = self._keep_to_frames(level, seen)
+        if worse is not None or self._frames.blocks:
             return worse
-        if loss_low >= settings.fps_hold and self._loss_cap < math.inf:
-            return self._give_back_frames(level, seen)
+        self._frames.excuse()
+        if self._frames.give_back():
+            return self._take_frames(level, seen)
         return self._climb(level, seen, path, rested)
 
     # --- down -----------------------------------------------------------------------------------------------------
@@ -373,14 +361,7 @@ class ViewerAdapter:
         below = self._below(level)
         return None if below is None else self._move("fair-share", below, seen)
 
-    def _give_up_frames(self, level: Level, seen: Sample, blamed: float) -> Decision | None:
-        """The API's rule: packet loss above 5 % lowers the frame rate; again only where that could help."""
-        settings, now = self._settings, self._now
-        steps = settings.loss_steps if blamed >= settings.loss_hold else 1
-        least = self._top_fps / 2**steps * _SLACK
-        if now - self._loss_stepped_at < settings.loss_pause or self._loss_cap <= least:
-            return None
-        self._loss_cap = min(self._loss_cap, self._top_fps) / 2.0
+    def _keep_to_frames(self, level: Level, seen: Sample) -> Decision | None:
         lower = self._best(self._need(level))
         return None if lower is None or lower == level else self._lower("loss-high", lower, seen)
 
@@ -396,7 +377,7 @@ class ViewerAdapter:
                 level = before
         trials.forget()
         trials.narrowed(now, seen.estimate)
-        self._loss_stepped_at = now
+        self._frames.postpone(now)
         self._prober.postpone(self._now + self._settings.cooldown)
         return self._move(rule, level, seen)
 
@@ -404,11 +385,12 @@ class ViewerAdapter:
 
     def _climb(self, level: Level, seen: Sample, path: PathState, rested: float) -> Decision | None:
         settings, now = self._settings, self._now
+        if not self._prober.active:
+            self._bar = min(self._trials.bar(now, path), self._closed())
         above = self._above(level)
         if above is None:
             return None
         if not self._prober.active:
-            self._bar = min(self._trials.bar(now, path), self._closed())
             if above.bitrate >= self._bar or rested < settings.rest:
                 return None
             if self.share is not None and self.share.waits:
@@ -453,12 +435,7 @@ class ViewerAdapter:
             self._trials.begin(self._now, self.level)
         return self._move(rule, level, seen)
 
-    def _give_back_frames(self, level: Level, seen: Sample) -> Decision | None:
-        """The API's rule: packet loss below 2 % raises the frame rate again."""
-        self._loss_cap = 2.0 * self._loss_cap
-        if self._loss_cap * _SLACK >= self._top_fps:
-            self._loss_cap = math.inf
-        self._loss_low.reset()
+    def _take_frames(self, level: Level, seen: Sample) -> Decision | None:
         smoother = self._smoother(level, seen)
         if smoother is None or self._trials.cooling(self._now):
             return None
@@ -475,19 +452,8 @@ class ViewerAdapter:
 
     def _relieve_worker(self, seen: Sample) -> Decision | None:
         """Our own overload sheds frames of all viewers evenly, whatever their paths carry."""
-        settings, now, level = self._settings, self._now, self.level
-        if now - self._shed_at < settings.shed_pause:
-            return None
-        if self.overloaded:
-            if self._top_fps / 2**self._shed <= self._lowest_fps * _SLACK:
-                return None
-            self._shed += 1
-        elif self._shed:
-            self._shed -= 1
-        else:
-            return None
-        self._shed_at = now
-        if level is None:
+        level = self.level
+        if not self._frames.shed(self._now, self.overloaded) or level is None:
             return None
         if self.overloaded:
             lower = self._best(self._need(level)) or self._allowed()[0]
@@ -501,8 +467,7 @@ class ViewerAdapter:
         if not levels:
             raise ValueError("an adapter needs at least one level")
         self._levels = sorted(levels, key=_bitrate)
-        self._top_fps = max(level.fps for level in levels)
-        self._lowest_fps = min(level.fps for level in levels)
+        self._frames.arrange(level.fps for level in levels)
 
     def _need(self, level: Level) -> float:
         """Bit/s on the wire."""
@@ -517,7 +482,7 @@ class ViewerAdapter:
 
     def _allowed(self) -> list[Level]:
         """The levels that frame rate and neighbours leave, cheapest first; never empty."""
-        cap = self.fps_cap * _SLACK
+        cap = self.fps_cap * SLACK
         end = None if self.share is None else max(self.place, self.share.cap, 0) + 1
         return [level for level in self._levels[:end] if level.fps <= cap] or self._levels[:1]
 
@@ -532,8 +497,9 @@ class ViewerAdapter:
     def _above(self, level: Level) -> Level | None:
         """Where to climb next: a larger picture is not to cost frames, unless the path is known not to carry both."""
         above = [one for one in self._allowed() if one.bitrate > level.bitrate]
-        smooth = next((one for one in above if one.fps * _SLACK >= level.fps), None)
-        if smooth is not None and not self._prober.refused(self._now, self._need(smooth)):
+        smooth = next((one for one in above if one.fps * SLACK >= level.fps), None)
+        refused = smooth is None or smooth.bitrate >= self._bar or self._prober.refused(self._now, self._need(smooth))
+        if not refused:
             return smooth
         return above[0] if above else None
 
@@ -562,8 +528,9 @@ class ViewerAdapter:
         before, self.level = self.level, level
         self._changed_at = self._now
         self._heard_from = self._settled_from = self._effect_shows()
-        for hold in (self._calm, self._loss_low, self._loss_high, self._stuck, self._rtt_high, self._blamed):
+        for hold in (self._calm, self._stuck, self._rtt_high):
             hold.reset()
+        self._frames.changed()
         probe, self._prober.last = self._prober.last, None
         lines = self._lines(rule)
         return Decision(rule, _state(before), _state(level), seen.as_dict(), lines, estimate=seen.estimate, probe=probe)

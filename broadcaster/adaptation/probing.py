@@ -25,10 +25,10 @@ class ProbeSettings:
     `wider` times as fast as the next level needs, for then others held the path for a moment. Where a probe cost
     packets, which costs pictures too, the pause is `lossy_pause` at least and up to `longest_lossy_pause`.
 
-    Where the next level needs more than `knock_from`, or `far` times what is sent, a burst of `knock_octets` goes ahead
-    for `knock_time` at most, and tells within `answer` how fast the path is at most; when it is too slow the next one
-    goes after `knock_pause`. None goes where it would fill the path for `knock_longest`. What was found too much is
-    remembered for `memory`.
+    Where the next level needs more than `knock_from`, or `far` times what is sent, or where bursts came through with
+    less than a `narrow` share of its need, a burst of `knock_octets` goes ahead for `knock_time` at most, and tells
+    within `answer` how fast the path is at most; when it is too slow the next one goes after `knock_pause`. None goes
+    where it would fill the path for `knock_longest`. What was found too much is remembered for `memory`.
     """
 
     margin: float = 1.15
@@ -52,6 +52,7 @@ class ProbeSettings:
     knock_time: float = 0.1
     answer: float = 0.6
     knock_pause: float = 2.0
+    narrow: float = 0.9
     memory: float = 20.0
 
 
@@ -138,7 +139,8 @@ class Prober:
             loses = (path.excess_loss or 0.0) > settings.loss
             if waits or loses or now < self._not_before or path.estimate is None:
                 return None
-            far = need >= settings.knock_from or need > settings.far * sending
+            narrow = path.capacity is not None and path.capacity < settings.narrow * need
+            far = need >= settings.knock_from or need > settings.far * sending or narrow
             if far and path.times_bursts and not (path.capacity or 0.0) > need:
                 if 8.0 * settings.knock_octets > settings.knock_longest * path.estimate:
                     self._refuse(now, need, settings.memory)
