@@ -38,11 +38,11 @@ def test_a_second_step_that_was_chances_fault_is_given_back_while_the_loss_lasts
     assert frames.fps == 15.0
 
 
-def test_low_loss_gives_back_step_by_step(frames: FrameCap) -> None:
-    lose(frames, 0, 20, blamed=True)
-    lose(frames, 20, 25, high=False, blamed=False)
+def test_low_loss_gives_a_step_back_when_it_has_lasted(frames: FrameCap) -> None:
+    lose(frames, 0, 20, blamed=False)
+    lose(frames, 20, 24, high=False, blamed=False)
     assert frames.fps == 15.0
-    lose(frames, 25, 30, high=False, blamed=False)
+    lose(frames, 24, 25, high=False, blamed=False)
     assert frames.fps == 30.0
 
 

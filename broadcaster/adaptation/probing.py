@@ -46,7 +46,7 @@ class ProbeSettings:
     longest_lossy_pause: float = 120.0
     wider: float = 1.3
     knock_from: float = 1_000_000
-    far: float = 2.0
+    far: float = 2.8
     knock_octets: int = 6000
     knock_longest: float = 0.1
     knock_time: float = 0.1
