@@ -160,12 +160,12 @@ class ViewerAdapter:
     @property
     def place(self) -> int:
         """Of the level among all, 0 for the cheapest and while it is paused."""
-        return 0 if self.level is None else self._levels.index(self.level)
+        return 0 if self.level is None else self._places[self.level]
 
     @property
     def aim(self) -> int | None:
         """The place of the level that is probed for; None while no probe runs."""
-        return self._levels.index(self._aim) if self._prober.probing and self._aim in self._levels else None
+        return self._places.get(self._aim) if self._prober.probing and self._aim is not None else None
 
     @property
     def settled(self) -> bool:
@@ -501,6 +501,7 @@ class ViewerAdapter:
         if not levels:
             raise ValueError("an adapter needs at least one level")
         self._levels = sorted(levels, key=_bitrate)
+        self._places = {level: place for place, level in enumerate(self._levels)}
         self._top_fps = max(level.fps for level in levels)
         self._lowest_fps = min(level.fps for level in levels)
 
@@ -531,6 +532,8 @@ class ViewerAdapter:
 
     def _above(self, level: Level) -> Level | None:
         """Where to climb next: a larger picture is not to cost frames, unless the path is known not to carry both."""
+        if level.bitrate >= self._levels[-1].bitrate:
+            return None
         above = [one for one in self._allowed() if one.bitrate > level.bitrate]
         smooth = next((one for one in above if one.fps * _SLACK >= level.fps), None)
         if smooth is not None and not self._prober.refused(self._now, self._need(smooth)):
