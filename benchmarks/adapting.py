@@ -28,12 +28,12 @@ from benchmarks.spectators import apart, pin, spectators
 from broadcaster.settings import main_with_errors
 from tests.topology import Process, Topology
 from workers.__main__ import main
-from workers.viewer import Viewer
+from workers.steering import Steering
 from workers.worker import Worker
 
 SOURCE = "pattern:1280x720@30"
 LADDER = "1280x720@1500k,640x360@500k,320x180@150k"
-COUNTED = ((Viewer, "_adapt"), (Worker, "_compare_neighbours"), (Worker, "_tell_audiences"))
+COUNTED = ((Steering, "update"), (Worker, "_compare_neighbours"), (Worker, "_tell_audiences"))
 CLIMB = 10.0
 """Seconds after the joins in which they climb."""
 

@@ -173,6 +173,20 @@ def test_before_anybody_knows_a_fifth_probes_at_a_time_and_one_where_it_was_a_sh
     assert household.share(100.1, "b").waits
 
 
+def test_who_goes_on_to_probe_counts_once_and_who_stopped_no_longer() -> None:
+    household = Household(**dict.fromkeys("abcdefghij", 5))
+    household.compare(0.0, queue=0.0)
+    for at, name in ((0.1, "a"), (0.2, "b"), (0.6, "a")):
+        household.see(at, name, aim=7)
+    assert household.share(0.7, "c").waits
+    assert not household.share(0.85, "c").waits, "b does not probe any more, although a began before it"
+    household.see(0.9, "d", aim=7)
+    assert household.share(1.0, "c").waits
+    del household.places["a"]
+    household.compare(1.0, queue=0.0)
+    assert not household.share(1.0, "c").waits, "who left does not probe"
+
+
 def test_while_one_probes_the_others_are_spared_and_tell_it_that_it_is_too_much() -> None:
     household = Household(a=5, b=6, c=5)
     household.compare(0.0)

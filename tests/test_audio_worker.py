@@ -14,7 +14,6 @@ import pytest
 from aiortc import MediaStreamError, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from broadcaster.adaptation.decision import Decision, State
-from broadcaster.adaptation.path import PathState
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import OfferParams, OfferResult
 from broadcaster.errors import NoCommonCodecError
@@ -27,7 +26,7 @@ from broadcaster.source.tone import BEEP, TestTone
 from broadcaster.stream import OPUS, SOUND_CLOCK, EncodedFrame, Rung, StreamDescription, timestamp_at
 from tests.test_worker import MemoryBus
 from workers.transport import Endpoint
-from workers.viewer import Viewer, without
+from workers.viewer import Viewer
 from workers.worker import Worker, WorkerSettings
 
 RUNG = Rung("180p", 320, 180, 30.0, 200_000, 1)
@@ -158,11 +157,11 @@ async def worker(bus: MemoryBus) -> AsyncIterator[Worker]:
 
 def pause(viewer: Viewer) -> None:
     """What the adaptation does below the lowest level."""
-    viewer.adapter.level = None
-    viewer.adapter._changed_at = float("inf")
+    viewer.steering.adapter.level = None
+    viewer.steering.adapter._changed_at = float("inf")
     assert viewer._outlet is not None
     state = State(fps=0.0, rung=None, bitrate=0)
-    viewer._apply(viewer._outlet, Decision("pause", state, state, {}, {}))
+    viewer.steering._carry_out(viewer._outlet, Decision("pause", state, state, {}, {}))
 
 
 @pytest.mark.parametrize("studio", [True], indirect=True)
@@ -214,7 +213,7 @@ async def test_a_viewer_may_take_sound_alone(worker: Worker, bus: MemoryBus, stu
     assert not studio.server.demands[0].viewers
     # A ladder that changes gives it no picture either.
     studio.server.describe(replace(studio.server.description, rungs=(replace(RUNG, bitrate=150_000),)))
-    await until(lambda: viewer.adapter._levels[0].bitrate == 150_000)
+    await until(lambda: viewer.steering.adapter._levels[0].bitrate == 150_000)
     await listener.listen(10)
     assert viewer._outlet is not None
     assert (viewer._outlet.packets, studio.server.listeners) == (0, 1)
@@ -253,11 +252,3 @@ async def test_a_stream_without_sound_rejects_it(worker: Worker, bus: MemoryBus,
     assert "a=inactive" in result.sdp
     assert studio.server.listeners == 0
     await listener.close()
-
-
-def test_the_sound_is_taken_from_what_the_path_carries() -> None:
-    path = PathState(estimate=500_000.0, throughput=60_000.0, capacity=9e6)
-    left = without(path, 80_000.0)
-    assert (left.estimate, left.throughput, left.capacity) == (420_000.0, 0.0, 9e6)
-    assert without(PathState(), 80_000.0) == PathState()
-    assert without(path, 0.0) is path

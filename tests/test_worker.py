@@ -23,9 +23,10 @@ from broadcaster.link import LinkServer, RungDemand
 from broadcaster.monitor import KEYS, QualityMonitor
 from broadcaster.stream import Rung, StreamDescription
 from workers.forward.outlet import Feedback
+from workers.steering import PLANNING, starting_level
 from workers.streams import Feed, FeedSettings
 from workers.transport import Endpoint
-from workers.viewer import PLANNING, Viewer, starting_level
+from workers.viewer import Viewer
 from workers.worker import Worker, WorkerSettings
 
 OFFER = (Path(__file__).parent / "data" / "chromium156_offer.sdp").read_text()
@@ -282,26 +283,26 @@ async def test_what_the_viewers_paths_carry_reaches_the_broadcaster(bus: MemoryB
 async def test_a_newcomer_starts_where_most_of_the_audience_is(worker: Worker, bus: MemoryBus) -> None:
     first = worker.viewers[(await bus.offer()).secret]
     (feed,) = worker._feeds.running()
-    before = first.adapter.level
+    before = first.steering.adapter.level
     feed.tell_audience({0: [90_000.0] * 3 + [9e6]})
     second = worker.viewers[(await bus.offer()).secret]
     assert before is not None
-    assert second.adapter.level is not None
-    assert second.adapter.level.bitrate <= before.bitrate
-    assert second.adapter.level == starting_level(first.adapter._levels, 90_000)
+    assert second.steering.adapter.level is not None
+    assert second.steering.adapter.level.bitrate <= before.bitrate
+    assert second.steering.adapter.level == starting_level(first.steering.adapter._levels, 90_000)
 
 
 async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Worker, bus: MemoryBus) -> None:
     viewer = worker.viewers[(await bus.offer()).secret]
-    assert viewer.carried is None
-    viewer._path = PathState(estimate=700_000.0, capacity=4e6)
+    assert viewer.steering.carried is None
+    viewer._gauge.path = PathState(estimate=700_000.0, capacity=4e6)
     for now in range(20):
-        viewer.adapter.update(float(now), Sample(), PathState())
-    assert viewer.adapter.level is not None
-    viewer.adapter.level = viewer.adapter._levels[0]
-    assert viewer.carried == (viewer.adapter.level.rung, 700_000.0)
-    viewer.adapter.level = viewer.adapter._levels[-1]
-    assert viewer.carried == (0, 0.85 * 4e6)
+        viewer.steering.adapter.update(float(now), Sample(), PathState())
+    assert viewer.steering.adapter.level is not None
+    viewer.steering.adapter.level = viewer.steering.adapter._levels[0]
+    assert viewer.steering.carried == (viewer.steering.adapter.level.rung, 700_000.0)
+    viewer.steering.adapter.level = viewer.steering.adapter._levels[-1]
+    assert viewer.steering.carried == (0, 0.85 * 4e6)
 
 
 async def test_a_viewer_carries_what_it_has_settled_on_however_little_was_needed(
@@ -309,12 +310,12 @@ async def test_a_viewer_carries_what_it_has_settled_on_however_little_was_needed
 ) -> None:
     viewer = worker.viewers[(await bus.offer()).secret]
     for now in range(20):
-        viewer.adapter.update(float(now), Sample(), PathState())
-    level = viewer.adapter.level
+        viewer.steering.adapter.update(float(now), Sample(), PathState())
+    level = viewer.steering.adapter.level
     assert level is not None
-    viewer._path = PathState(estimate=0.5 * level.bitrate)
-    assert viewer.carried is not None
-    rung, carried = viewer.carried
+    viewer._gauge.path = PathState(estimate=0.5 * level.bitrate)
+    assert viewer.steering.carried is not None
+    rung, carried = viewer.steering.carried
     assert rung == level.rung
     assert bitrate_of(bin_of(carried)) >= PLANNING.overhead * level.bitrate, "the rung is to stay as it is"
     assert carried < 1.3 * level.bitrate
@@ -323,33 +324,14 @@ async def test_a_viewer_carries_what_it_has_settled_on_however_little_was_needed
 async def test_how_fast_bursts_come_through_a_shared_line_is_nobodys_own(worker: Worker, bus: MemoryBus) -> None:
     viewer = worker.viewers[(await bus.offer()).secret]
     for now in range(20):
-        viewer.adapter.update(float(now), Sample(), PathState())
-    viewer.adapter.level = viewer.adapter._levels[-1]
-    viewer._path = PathState(estimate=700_000.0, capacity=1e7)
-    viewer.adapter.share = Share()
-    assert viewer.carried == (0, 0.85 * 1e7)
-    viewer.adapter.share = Share(cap=3)
-    assert viewer.carried is not None
-    assert viewer.carried[1] < 4e6
-
-
-async def test_a_player_that_reports_but_sends_no_transport_wide_feedback_is_not_silent(
-    worker: Worker, bus: MemoryBus
-) -> None:
-    viewer = worker.viewers[(await bus.offer()).secret]
-    silent = PathState(silent=9.0)
-    outlet = SimpleNamespace(
-        estimator=SimpleNamespace(state=lambda now: silent),
-        feedback=Feedback(),
-        wire_octets=0,
-        packets=0,
-        history=SimpleNamespace(repeats=0),
-    )
-    assert viewer._believe(cast(Any, outlet), 10.0, Sample()).silent == 7.0, "it has said nothing at all"
-    outlet.feedback = Feedback(reported_at=9.5, rtt=0.04)
-    assert viewer._believe(cast(Any, outlet), 10.0, Sample(packet_loss=0.0)).silent == 0.0
-    silent = PathState(silent=9.0, measured=1)
-    assert viewer._believe(cast(Any, outlet), 11.0, Sample()) is silent, "it does send it, after all"
+        viewer.steering.adapter.update(float(now), Sample(), PathState())
+    viewer.steering.adapter.level = viewer.steering.adapter._levels[-1]
+    viewer._gauge.path = PathState(estimate=700_000.0, capacity=1e7)
+    viewer.steering.adapter.share = Share()
+    assert viewer.steering.carried == (0, 0.85 * 1e7)
+    viewer.steering.adapter.share = Share(cap=3)
+    assert viewer.steering.carried is not None
+    assert viewer.steering.carried[1] < 4e6
 
 
 async def test_the_end_of_congestion_is_heard_as_soon_as_its_beginning(worker: Worker, bus: MemoryBus) -> None:
@@ -357,10 +339,10 @@ async def test_the_end_of_congestion_is_heard_as_soon_as_its_beginning(worker: W
     path = PathState(estimate=9e5, queue_delay=0.05, congested=True, measured=1)
     estimator = SimpleNamespace(state=lambda now: path, watched=False)
     outlet = SimpleNamespace(estimator=estimator, feedback=Feedback(), sound_is_estimated=False)
-    viewer._adapt(cast(Any, outlet), 1.0, Sample())
+    viewer.steering.update(cast(Any, outlet), 1.0, Sample())
     assert estimator.watched
     path = PathState(estimate=9e5, queue_delay=0.0, measured=2)
-    viewer._adapt(cast(Any, outlet), 1.1, Sample())
+    viewer.steering.update(cast(Any, outlet), 1.1, Sample())
     assert not estimator.watched
 
 
@@ -371,7 +353,7 @@ async def test_overload_reaches_every_viewer_and_ends_for_every_viewer(
     for overloaded in (True, False):
         monkeypatch.setattr(worker._meter, "update", lambda now, *, lag, counts, it=overloaded: it)
         worker._measure_load(1.0, 0.3)
-        assert [viewer.adapter.overloaded for viewer in viewers] == [overloaded] * 2
+        assert [viewer.steering.adapter.overloaded for viewer in viewers] == [overloaded] * 2
         worker._meter.overloaded = overloaded
     assert caplog.text.count("overloaded: all viewers get fewer frames; the event loop is late by 300 ms") == 1
     assert caplog.text.count("no longer overloaded") == 1
@@ -400,16 +382,18 @@ async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
     viewers = [worker.viewers[(await bus.offer()).secret] for _ in range(6)]
     low, *_, elsewhere, other = viewers
     for viewer in viewers:
-        viewer.adapter.level = viewer.adapter._levels[0 if viewer is low else -1]
+        viewer.steering.adapter.level = viewer.steering.adapter._levels[0 if viewer is low else -1]
         hosts[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
     other.stream = "other"
     worker._compare_neighbours(100.0)
-    shares = [viewer.neighbours and viewer.neighbours.share(100.0, viewer.id, 0) for viewer in viewers]
+    shares = [
+        viewer.steering.neighbours and viewer.steering.neighbours.share(100.0, viewer.id, 0) for viewer in viewers
+    ]
     assert [share and share.cap for share in shares] == [1, 1, 1, 1, None, None]
     hosts.clear()
     worker._compare_neighbours(101.0)
     assert not worker._neighbours, "nobody is left there"
-    assert low.neighbours is None
+    assert low.steering.neighbours is None
     other.stream = "main"
 
 

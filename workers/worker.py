@@ -37,9 +37,10 @@ from broadcaster.stream import StreamDescription
 from workers import sdp
 from workers.forward import default_fanout
 from workers.overload import OverloadMeter
+from workers.steering import DEFAULT_STEERING_SETTINGS, SteeringSettings
 from workers.streams import Feeds
 from workers.transport import Endpoint
-from workers.viewer import DEFAULT_VIEWER_SETTINGS, Viewer, ViewerSettings
+from workers.viewer import Viewer
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class WorkerSettings:
     """Seconds over which a draining worker sends its viewers away."""
     late: float = 5.0
     """Seconds after which a viewer that has not connected gives way to a newcomer, where all places are taken."""
-    viewer: ViewerSettings = DEFAULT_VIEWER_SETTINGS
+    steering: SteeringSettings = DEFAULT_STEERING_SETTINGS
 
 
 class Worker:
@@ -158,7 +159,7 @@ class Worker:
                 clock=self._clock,
                 started=started,
                 on_left=lambda viewer: self._left(secret, viewer),
-                settings=self.settings.viewer,
+                settings=self.settings.steering,
             )
         except BaseException:
             self._feeds.release(request.stream)
@@ -281,7 +282,7 @@ class Worker:
             said = "overloaded: all viewers get fewer frames" if overloaded else "no longer overloaded"
             log.warning("%s; the event loop is late by %.0f ms", said, 1000 * lag)
         for viewer in self.viewers.values():
-            viewer.adapter.overloaded = overloaded
+            viewer.steering.adapter.overloaded = overloaded
 
     def _compare_neighbours(self, now: float) -> None:
         """Viewers behind one address may share a line, and then nobody should have all of it.
@@ -290,20 +291,20 @@ class Worker:
         """
         behind: dict[tuple[str, str], list[Viewer]] = {}
         for viewer in self.viewers.values():
-            viewer.neighbours = None
+            viewer.steering.neighbours = None
             if (host := viewer.host) is not None:
                 behind.setdefault((viewer.stream, host), []).append(viewer)
         self._neighbours = {line: self._neighbours.get(line) or Neighbours() for line in behind}
         for line, viewers in behind.items():
-            places = {viewer.id: (viewer.adapter.place, viewer.queue) for viewer in viewers}
+            places = {viewer.id: (viewer.steering.adapter.place, viewer.queue) for viewer in viewers}
             self._neighbours[line].compare(now, places)
             for viewer in viewers:
-                viewer.neighbours = self._neighbours[line]
+                viewer.steering.neighbours = self._neighbours[line]
 
     def _tell_audiences(self) -> None:
         found: dict[str, dict[int, list[float]]] = {}
         for viewer in self.viewers.values():
-            if (carried := viewer.carried) is not None:
+            if (carried := viewer.steering.carried) is not None:
                 found.setdefault(viewer.stream, {}).setdefault(carried[0], []).append(carried[1])
         for feed in self._feeds.running():
             feed.tell_audience(found.get(feed.stream, {}))

@@ -144,12 +144,12 @@ class ViewerAdapter:
     @property
     def place(self) -> int:
         """Of the level among all, 0 for the cheapest and while it is paused."""
-        return 0 if self.level is None else self._levels.index(self.level)
+        return 0 if self.level is None else self._places[self.level]
 
     @property
     def aim(self) -> int | None:
         """The place of the level that is probed for; None while no probe runs."""
-        return self._levels.index(self._aim) if self._prober.probing and self._aim in self._levels else None
+        return self._places.get(self._aim) if self._prober.probing and self._aim is not None else None
 
     @property
     def settled(self) -> bool:
@@ -467,6 +467,7 @@ class ViewerAdapter:
         if not levels:
             raise ValueError("an adapter needs at least one level")
         self._levels = sorted(levels, key=_bitrate)
+        self._places = {level: place for place, level in enumerate(self._levels)}
         self._frames.arrange(level.fps for level in levels)
 
     def _need(self, level: Level) -> float:
@@ -496,6 +497,8 @@ class ViewerAdapter:
 
     def _above(self, level: Level) -> Level | None:
         """Where to climb next: a larger picture is not to cost frames, unless the path is known not to carry both."""
+        if level.bitrate >= self._levels[-1].bitrate:
+            return None
         above = [one for one in self._allowed() if one.bitrate > level.bitrate]
         smooth = next((one for one in above if one.fps * SLACK >= level.fps), None)
         refused = smooth is None or smooth.bitrate >= self._bar or self._prober.refused(self._now, self._need(smooth))

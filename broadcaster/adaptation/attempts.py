@@ -53,6 +53,8 @@ class Attempts(Generic[_Viewer]):
         self._seen: dict[_Viewer, _Seen] = {}
         self._recent: dict[_Viewer, float] = {}
         """Until when at most somebody's attempt shows."""
+        self._aiming: dict[_Viewer, float] = {}
+        """When they probed last, the one whose last time is longest ago first."""
         self._congested: dict[_Viewer, float] = {}
         """When they said so last."""
         self._closed: int | None = None
@@ -67,7 +69,9 @@ class Attempts(Generic[_Viewer]):
         """Take what became of `viewer` in its last update: the place of its level, the place that it probes for, and
         what its path shows."""
         settings = self._settings
-        seen = self._seen.setdefault(viewer, _Seen(place))
+        seen = self._seen.get(viewer)
+        if seen is None:
+            seen = self._seen[viewer] = _Seen(place)
         if congested:
             self._congested[viewer] = now
         else:
@@ -76,6 +80,8 @@ class Attempts(Generic[_Viewer]):
             self.reopen()
         if aim is not None:
             seen.aimed_at, self._recent[viewer] = now, now + settings.answer
+            self._aiming.pop(viewer, None)
+            self._aiming[viewer] = now
         elif seen.aim is not None and place < seen.aim:
             self._close(now, seen.aim, capacity)
         if place > seen.place:
@@ -95,14 +101,17 @@ class Attempts(Generic[_Viewer]):
         for viewer in self._seen.keys() - places.keys():
             del self._seen[viewer]
             self._congested.pop(viewer, None)
+            self._aiming.pop(viewer, None)
         self._recent = {one: until for one, until in self._recent.items() if one in places and now <= until}
         for viewer, place in places.items():
-            self._seen.setdefault(viewer, _Seen(place))
+            if viewer not in self._seen:
+                self._seen[viewer] = _Seen(place)
 
     def relevel(self) -> None:
         """The ladder has changed: places are others than they were."""
         self._seen.clear()
         self._recent.clear()
+        self._aiming.clear()
         self.reopen()
 
     def reopen(self) -> None:
@@ -116,17 +125,22 @@ class Attempts(Generic[_Viewer]):
 
     def probing(self, now: float, viewer: _Viewer) -> int:
         """How many others probe, or did a moment ago."""
-        return sum(now - self._seen[one].aimed_at <= self._settings.answer for one in self._others(now, viewer))
+        aiming = self._aiming
+        while aiming and now - aiming[first := next(iter(aiming))] > self._settings.answer:
+            del aiming[first]
+        return len(aiming) - (viewer in aiming)
 
     def trying(self, now: float, viewer: _Viewer) -> int:
         """How many others probe or have just come higher, so that what it does to the line is not known yet."""
-        return len(self._others(now, viewer))
+        return sum(now <= until for one, until in self._recent.items() if one != viewer)
 
     def burden(self, now: float, viewer: _Viewer, place: int) -> bool:
         """Whether what `viewer` at `place` sees is of another's doing: of one who probes, who has just come as high, or
         who has just given way."""
         settings = self._settings
-        for one in self._others(now, viewer):
+        for one, until in self._recent.items():
+            if now > until or one == viewer:
+                continue
             seen = self._seen[one]
             if now - seen.aimed_at <= settings.answer or now - seen.fell_at <= settings.relief:
                 return True
@@ -149,9 +163,6 @@ class Attempts(Generic[_Viewer]):
     def closed(self, now: float) -> int | None:
         """The place from which on nobody tries now."""
         return self._closed if now < self._closed_until else None
-
-    def _others(self, now: float, viewer: _Viewer) -> list[_Viewer]:
-        return [one for one, until in self._recent.items() if now <= until and one != viewer]
 
     def _close(self, now: float, place: int, capacity: float | None) -> None:
         """What fails while the line is closed belongs to the same failure."""

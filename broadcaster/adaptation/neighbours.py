@@ -60,6 +60,9 @@ class Share:
         return self.cap == NO_CAP
 
 
+_FREE, _WAITING = Share(), Share(waits=True)
+
+
 class Neighbours(Generic[_Viewer]):
     """The viewers behind one address. Pure."""
 
@@ -111,8 +114,8 @@ class Neighbours(Generic[_Viewer]):
         known = self._shared_at > -math.inf
         waits = attempts.probing(now, viewer) >= (1 if known else math.ceil(settings.climbing * self._count))
         if now - self._shared_at > self._memory:
-            return Share(waits=waits)
-        base = self._shares.get(viewer, Share())
+            return _WAITING if waits else _FREE
+        base = self._shares.get(viewer, _FREE)
         return Share(
             base.cap,
             waits=base.waits or attempts.trying(now, viewer) >= math.ceil(settings.climbing * self._count),
