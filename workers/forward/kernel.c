@@ -20,6 +20,7 @@
 #include "feedback.h"
 #include "estimate.h"
 #include "kernel.h"
+#include "octets.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -73,16 +74,6 @@ struct bc_kernel {
 
 _Static_assert(MAX_PREFIX <= TRAILER, "a prefix fits behind the last packet");
 _Static_assert(RUN <= MESSAGES && RUN * MAX_STRIDE <= ARENA && RUN * MAX_STRIDE <= 65507, "a run fits everywhere");
-
-static void put16(uint8_t *at, uint32_t value) {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static void put32(uint8_t *at, uint32_t value) {
-    put16(at, value >> 16);
-    put16(at + 2, value);
-}
 
 /* libc's, which beats the `rep movs` that compilers make of sizes of which they know something. */
 static void *(*volatile const copy)(void *to, const void *from, size_t size) = memcpy;
