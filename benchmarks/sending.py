@@ -383,7 +383,7 @@ async def cell(viewers: int, packets: int, sender: socket.socket, address: Any) 
     """One row: medians over the rounds, in µs per packet."""
     clock = WallClock.anchored()
     outlets = audience(viewers, sender, address, clock)
-    prefix, tag = outlets[0].shape
+    prefix, tag = outlets[0].pictures.shape
     native = Sending(NativeFanout(clock), outlets, packets)
     twin = Sending(PythonFanout(clock), outlets, packets)
     floor = Floor(viewers, packets, prefix + tag, sender, address)

@@ -30,7 +30,7 @@ from broadcaster.process import Shutdown, log_level, run
 from broadcaster.settings import Parser, port, redis_url
 from broadcaster.source import SharedSource, Sound, SourceStatus, jpeg, open_source
 from broadcaster.status import leave_id
-from broadcaster.stream import LAYER_SHARES, OPUS, EncodedFrame, Rung, StreamDescription, stream_name
+from broadcaster.stream import LAYER_SHARES, OPUS, EncodedFrame, Rung, StreamDescription
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +49,7 @@ PLAN = PlanSettings()
 def main(arguments: list[str]) -> int:
     """Run `beamcast broadcast` until it is told to stop, and return its exit code."""
     parser = Parser(prog="beamcast broadcast", description="Encode a source and put it on the air as a stream.")
-    parser.add_argument(
-        "source",
-        nargs="?",
-        default=os.environ.get("BEAMCAST_SOURCE") or "pattern",
-        metavar="SOURCE",
-        help="a file, a URL, or 'pattern', the test pattern (default: pattern) [BEAMCAST_SOURCE]",
-    )
-    parser.option("--stream", stream_name, default="main", metavar="NAME", help="the name of the stream")
+    parser.source()
     parser.option("--redis-url", redis_url, default="redis://127.0.0.1:6379", metavar="URL", help="the Redis to use")
     parser.option("--link-host", default="127.0.0.1", metavar="HOST", help="the address that workers connect to")
     parser.option("--link-port", port, default=0, metavar="PORT", help="the TCP port for workers; 0 takes a free one")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from broadcaster.errors import BeamcastError, ConfigurationError
+from broadcaster.stream import stream_name
 
 PREFIX = "BEAMCAST_"
 
@@ -54,6 +55,17 @@ class Parser(argparse.ArgumentParser):
         )
         if many:
             self._lists[flag.lstrip("-").replace("-", "_")] = default or []
+
+    def source(self) -> None:
+        """Declare what is put on the air: SOURCE, which is no flag, and its `--stream`."""
+        self.add_argument(
+            "source",
+            nargs="?",
+            default=os.environ.get(f"{PREFIX}SOURCE") or "pattern",
+            metavar="SOURCE",
+            help=f"a file, a URL, or 'pattern', the test pattern (default: pattern) [{PREFIX}SOURCE]",
+        )
+        self.option("--stream", stream_name, default="main", metavar="NAME", help="the name of the stream")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._lists: dict[str, list[Any]] = {}

@@ -15,7 +15,6 @@ from broadcaster.bus import Bus, EmbeddedRedis
 from broadcaster.errors import BeamcastError, BusUnavailableError, ConfigurationError
 from broadcaster.process import SUPERVISOR_VARIABLE, Shutdown, run
 from broadcaster.settings import Parser, port, port_range, positive, redis_url
-from broadcaster.stream import stream_name
 
 log = logging.getLogger(__name__)
 
@@ -162,14 +161,7 @@ def _children(options: argparse.Namespace, url: str, prefix: str) -> list[Child]
 def main(arguments: list[str]) -> int:
     """Run `beamcast up` and return its exit code."""
     parser = Parser(prog="beamcast up", description="Everything on this machine: open the URL that it prints.")
-    parser.add_argument(
-        "source",
-        nargs="?",
-        default=os.environ.get("BEAMCAST_SOURCE") or "pattern",
-        metavar="SOURCE",
-        help="a file, a URL, or 'pattern', the test pattern (default: pattern) [BEAMCAST_SOURCE]",
-    )
-    parser.option("--stream", stream_name, default="main", metavar="NAME", help="the name of the stream")
+    parser.source()
     parser.option("--workers", positive, default=os.cpu_count() or 1, metavar="N", help="how many worker processes")
     parser.option("--host", default="127.0.0.1", help="the address that the gateway listens on")
     parser.option("--port", port, default=8080, help="the gateway's port")

@@ -11,7 +11,8 @@ from pylibsrtp import Policy, Session
 
 from broadcaster.clock import WallClock
 from broadcaster.stream import EncodedFrame
-from workers.forward.outlet import Outlet, OutletParameters, OutletSettings
+from workers.forward.agreement import OutletParameters
+from workers.forward.outlet import Outlet, OutletSettings
 from workers.forward.packets import ExtensionIds
 
 GCM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM

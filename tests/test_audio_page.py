@@ -80,7 +80,7 @@ async def test_stereo_is_asked_for_once(line: str, expected: str) -> None:
         await visitor.goto("/")
         changed = await visitor.page.evaluate(
             """async (line) => {
-              const { inStereo } = await import("/static/player.js");
+              const { inStereo } = await import("/static/session.js");
               return inStereo(`a=rtpmap:111 opus/48000/2\\r\\n${line}\\r\\na=sendonly\\r\\n`);
             }""",
             line,

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.adaptation.estimator import FARTHEST, TICK, EstimatorSettings
+from broadcaster.adaptation.losses import LossSettings
 from broadcaster.adaptation.trendline import TrendlineSettings
 from tests.fifo_path import FifoPath
 from workers.forward import estimate
@@ -202,6 +203,7 @@ def moved(kind: Any) -> dict[str, st.SearchStrategy[Any]]:
         st.builds(
             EstimatorSettings,
             **moved(EstimatorSettings),
+            losses=st.builds(LossSettings, **moved(LossSettings)),
             trendline=st.builds(TrendlineSettings, **moved(TrendlineSettings)),
         ),
     ),
@@ -262,10 +264,10 @@ def test_other_settings_are_followed() -> None:
         (EstimatorSettings(window=98), "window is 98, and the kernel has room for 15"),
         (EstimatorSettings(runs=129), "runs is 129, and the kernel has room for 128"),
         (EstimatorSettings(delays=0), "delays is 0, and the kernel needs one at least"),
-        (EstimatorSettings(stretches=0), "stretches is 0, and the kernel needs one at least"),
+        (EstimatorSettings(losses=LossSettings(stretches=0)), "losses.stretches is 0, and the kernel needs one"),
         (EstimatorSettings(trendline=TrendlineSettings(window=0)), "trendline.window is 0"),
         (EstimatorSettings(slot=0.0), "slot is 0.0, and no length of time"),
-        (EstimatorSettings(judge=float("nan")), "judge is nan, and no length of time"),
+        (EstimatorSettings(losses=LossSettings(judge=float("nan"))), "losses.judge is nan, and no length of time"),
     ],
 )
 def test_settings_that_the_arrays_cannot_follow_are_refused(chosen: EstimatorSettings, reason: str) -> None:
@@ -275,7 +277,8 @@ def test_settings_that_the_arrays_cannot_follow_are_refused(chosen: EstimatorSet
 
 def test_the_kernel_has_every_setting_and_viewers_share_them() -> None:
     """A setting of one alone would be 0 in C, or would not be followed there."""
-    both = {one.name for kind in (EstimatorSettings, TrendlineSettings) for one in fields(kind)}
+    kinds = (EstimatorSettings, LossSettings, TrendlineSettings)
+    both = {one.name for kind in kinds for one in fields(kind)} - {"losses"}
     renamed = {"short": "short_window", "trendline": "points"}
     names = {name for name, _ in ffi.typeof("bc_path_settings").fields}
     assert names == {renamed.get(name, name) for name in both}

@@ -21,10 +21,10 @@ from tests.rtp_viewer import (
     StreamPath,
     frame,
 )
+from workers.forward.agreement import OutletParameters
 from workers.forward.fanout import MAX_BATCH, Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.native import NativeFanout
-from workers.forward.outlet import OutletParameters
 from workers.forward.packets import CHUNK_SIZE, MAX_DATAGRAM, ExtensionIds
 
 

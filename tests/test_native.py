@@ -25,10 +25,11 @@ from broadcaster.errors import ConfigurationError
 from broadcaster.stream import EncodedFrame
 from tests.rtp_viewer import CLOCK, KEY_SIZES, PARAMETERS, DatagramPath, RtpViewer, StreamPath, frame
 from workers.forward import native, packets
+from workers.forward.agreement import OutletParameters
 from workers.forward.fanout import MAX_BATCH, Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.native import CHOICE, NativeFanout, default_fanout
-from workers.forward.outlet import Outlet, OutletParameters
+from workers.forward.outlet import Outlet
 from workers.forward.packets import CHUNK_SIZE, ExtensionIds
 from workers.forward.state import ffi
 

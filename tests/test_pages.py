@@ -349,7 +349,7 @@ async def test_the_age_of_a_timestamp() -> None:
         cases = [ticks - 9000, ticks, ticks + 900, (ticks - 90_000 * 3600) % 2**32]
         ages = await visitor.page.evaluate(
             """async ([cases, now]) => {
-              const { timestampAge } = await import("/static/player.js");
+              const { timestampAge } = await import("/static/latency.js");
               return cases.map((timestamp) => timestampAge(timestamp, now));
             }""",
             [cases, now],

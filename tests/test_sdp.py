@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from broadcaster.errors import NoCommonCodecError, OfferError
 from workers.answer import answer, restart_fragment
 from workers.forward.packets import ExtensionIds
-from workers.sdp import MAX_SIZE, Offer, _remembered, parse_fragment, parse_offer
+from workers.sdp import Offer, parse_fragment, parse_offer
+from workers.sections import MAX_SIZE, _remembered
 
 DATA = Path(__file__).parent / "data"
 CHROMIUM = (DATA / "chromium156_offer.sdp").read_text()

@@ -22,7 +22,7 @@ from broadcaster.errors import BusUnavailableError, ConnectionClosedError, Overl
 from broadcaster.link import LinkServer, RungDemand
 from broadcaster.monitor import KEYS, QualityMonitor
 from broadcaster.stream import Rung, StreamDescription
-from workers.forward.outlet import Feedback
+from workers.forward.feedback import Feedback
 from workers.steering import PLANNING, starting_level
 from workers.streams import Feed, FeedSettings
 from workers.transport import Endpoint

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from workers.forward.packets import ExtensionIds
-from workers.sdp import EXTENSIONS, TRANSPORT_FEEDBACK, Offer
+from workers.sdp import EXTENSIONS, Offer
+from workers.sections import TRANSPORT_FEEDBACK
 
 
 def answer(

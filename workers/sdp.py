@@ -10,26 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
 
-from broadcaster.errors import NoCommonCodecError, OfferError
+from broadcaster.errors import OfferError
 from workers.forward.packets import MAX_MID, ExtensionIds
-
-MAX_SIZE = 65_536
-"""Octets of an offer; the longest that browsers make is a tenth of it."""
-
-MAX_LINES = 4096
-MAX_MEDIA = 64
+from workers.sections import TRANSPORT_FEEDBACK, Lines, Section, bounded, split
 
 ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 TRANSPORT_SEQUENCE = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 EXTENSIONS = (ABS_SEND_TIME, MID, PLAYOUT_DELAY, TRANSPORT_SEQUENCE)
-
-TRANSPORT_FEEDBACK = "transport-cc"
-FEEDBACK = ("nack", "nack pli", "ccm fir", TRANSPORT_FEEDBACK, "goog-remb")
-"""What is answered of the rtcp-fb offered; REMB only where there is no transport-wide feedback, which says more."""
 
 _PROTOCOLS = {
     "UDP/TLS/RTP/SAVPF",
@@ -43,26 +33,9 @@ _PROTOCOLS = {
 
 _DIRECTIONS = {"sendrecv", "recvonly", "sendonly", "inactive"}
 _DIGEST_SIZES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
-_OWN = re.compile(r"\na=(ice-ufrag|ice-pwd|fingerprint|candidate|ssrc|msid):([^\n]*)")
-"""What no two offers have in common. Else a browser says the same in each, so that is read once."""
-_LONGEST = 8192
-"""Characters of a section that is remembered."""
-_TOKEN = re.compile(r"[!-~]{1,64}")
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}")
 _PASSWORD = re.compile(r"[A-Za-z0-9+/]{22,256}")
-_MEDIA = re.compile(r" *[!-~]{1,64}(?: +[!-~]{1,64}){3,} *")
-"""Four tokens or more; what is printable has no other space than this one."""
 _FINGERPRINT = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2})*")
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """An m-line of the offer as the answer must mirror it; `mid` is None where it has none."""
-
-    kind: str
-    protocol: str
-    formats: str
-    mid: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,68 +91,12 @@ class Fragment:
     candidates: tuple[str, ...]
 
 
-class _Usual:
-    """What a session or an m-line says that other offers say, too: all of them share it, so nobody may change it.
-    `media` is the text behind `m=`, `attributes` are in the order sent."""
-
-    def __init__(self, media: str, attributes: dict[str, list[str]]) -> None:
-        self.media = media
-        self.attributes = attributes
-
-    def all(self, name: str) -> Sequence[str]:
-        return self.attributes.get(name, ())
-
-    def first(self, name: str) -> str | None:
-        return next(iter(self.all(name)), None)
-
-    @cached_property
-    def section(self) -> Section:
-        return _section(self)
-
-    @cached_property
-    def encodings(self) -> tuple[list[int], dict[int, str]]:
-        return _encodings(self)
-
-    @cached_property
-    def codecs(self) -> tuple[int, int | None]:
-        return _codecs(self)
-
-    @cached_property
-    def feedback(self) -> tuple[str, ...]:
-        return _feedback(self, *self.codecs)
-
-
-class _Lines:
-    """The attributes of the session or of one m-line."""
-
-    __slots__ = ("own", "usual")
-
-    def __init__(self, text: str, *, session: bool = False) -> None:
-        """`text` is what stands behind `m=`, or all that stands before the first."""
-        parts = _OWN.split(text)
-        self.own: dict[str, list[str]] = {}
-        for name, value in zip(parts[1::3], parts[2::3], strict=True):
-            self.own.setdefault(name, []).append(value.strip())
-        usual = "".join(parts[::3])
-        self.usual = _read(usual, session) if session or len(usual) > _LONGEST else _remembered(usual)
-
-    @property
-    def media(self) -> str:
-        return self.usual.media
-
-    def all(self, name: str) -> Sequence[str]:
-        return self.own.get(name) or self.usual.all(name)
-
-    def first(self, name: str) -> str | None:
-        return next(iter(self.all(name)), None)
-
-
 def parse_offer(sdp: str) -> Offer:
     """Read the offer of a viewer.
 
     Raises OfferError when the SDP makes no sense for this server, NoCommonCodecError when its video has no VP8.
     """
-    session, media = _split(sdp)
+    session, media = split(sdp)
     sections = tuple(lines.usual.section for lines in media)
     video = next(
         (index for index, section in enumerate(sections) if section.kind == "video" and not _is_rejected(media[index])),
@@ -225,7 +142,7 @@ def parse_offer(sdp: str) -> Offer:
     )
 
 
-def _sound_alone(session: _Lines, media: Sequence[_Lines], sections: Sequence[Section]) -> Offer:
+def _sound_alone(session: Lines, media: Sequence[Lines], sections: Sequence[Section]) -> Offer:
     """The offer of a viewer that takes no picture. Its sound is not numbered, for there is nothing that could follow
     what the path carries."""
     sound = _sound(session, media, sections, ExtensionIds())
@@ -253,7 +170,7 @@ def _sound_alone(session: _Lines, media: Sequence[_Lines], sections: Sequence[Se
 
 def parse_fragment(text: str) -> Fragment:
     """Read the body of a PATCH: trickled candidates, new credentials, or both. Raises OfferError."""
-    session, media = _split(text, fragment=True)
+    session, media = split(text, fragment=True)
     parts = [session, *media]
     candidates = tuple(f"candidate:{value}" for lines in parts for value in lines.all("candidate"))
     ufrag = next((value for lines in parts for value in lines.all("ice-ufrag")), None)
@@ -267,64 +184,7 @@ def parse_fragment(text: str) -> Fragment:
     return Fragment(ufrag, password, candidates)
 
 
-def _split(text: str, *, fragment: bool = False) -> tuple[_Lines, list[_Lines]]:
-    if len(text) > MAX_SIZE or len(text.encode(errors="replace")) > MAX_SIZE:
-        raise OfferError(f"The SDP is larger than {MAX_SIZE} octets.")
-    text = text.replace("\r\n", "\n")
-    if text.count("\n") >= MAX_LINES:
-        raise OfferError(f"The SDP has more than {MAX_LINES} lines.")
-    if not fragment and text != "v=0" and not text.startswith("v=0\n"):
-        raise OfferError("The body is no SDP: its first line must be v=0.")
-    if not text.replace("\n", "").isprintable():
-        raise _malformed(next(line for line in text.split("\n") if not line.isprintable()))
-    session, *media = ("\n" + text).split("\nm=")
-    if len(media) > MAX_MEDIA:
-        raise OfferError(f"The SDP has more than {MAX_MEDIA} media sections.")
-    return _Lines(session, session=True), [_Lines(lines) for lines in media]
-
-
-@lru_cache(maxsize=64)
-def _remembered(text: str) -> _Usual:
-    return _read(text, session=False)
-
-
-def _read(text: str, session: bool) -> _Usual:
-    first, *lines = text.split("\n")
-    attributes: dict[str, list[str]] = {}
-    for line in lines:
-        if line.startswith("a="):
-            name, _, value = line[2:].partition(":")
-            attributes.setdefault(name, []).append(value.strip())
-        elif line and line[1:2] != "=":
-            raise _malformed(line)
-    return _Usual("" if session else first, attributes)
-
-
-def _malformed(line: str) -> OfferError:
-    return OfferError(f"The SDP has a line that is not of the form type=value: {line[:40]!r}.")
-
-
-def _section(lines: _Usual) -> Section:
-    parts = lines.media.split()
-    if not _MEDIA.fullmatch(lines.media):
-        raise OfferError(
-            f"The media line 'm={lines.media[:40]}' makes no sense: it needs kind, port, protocol, formats."
-        )
-    kind, port, protocol = parts[:3]
-    _number(port.partition("/")[0], 65_535, "port")
-    mid = lines.first("mid")
-    if mid is not None and not _TOKEN.fullmatch(mid):
-        raise OfferError(f"a=mid:{mid[:40]} is not a token of 1 to 64 characters.")
-    return Section(kind, protocol, " ".join(parts[3:]), mid)
-
-
-def _number(text: str, highest: int, what: str) -> int:
-    if not (text.isdigit() and text.isascii() and len(text) <= 10) or int(text) > highest:
-        raise OfferError(f"{text[:20]!r} is no {what}: it must be a number from 0 to {highest}.")
-    return int(text)
-
-
-def _bundle(session: _Lines, mid: str) -> tuple[str, ...]:
+def _bundle(session: Lines, mid: str) -> tuple[str, ...]:
     """The mids of the BUNDLE group that this one is in; none where it is in none."""
     for group in session.all("group"):
         semantics, *mids = group.split() or [""]
@@ -334,7 +194,7 @@ def _bundle(session: _Lines, mid: str) -> tuple[str, ...]:
 
 
 def _transport(
-    session: _Lines, media: Sequence[_Lines], lines: _Lines, bundle: Sequence[str]
+    session: Lines, media: Sequence[Lines], lines: Lines, bundle: Sequence[str]
 ) -> tuple[str, str, tuple[tuple[str, str], ...]]:
     """Username, password and fingerprints of a section, which the first one of its BUNDLE may tell for it (RFC 9143
     section 7.2.1)."""
@@ -345,14 +205,14 @@ def _transport(
     return ufrag, password, _fingerprints(session, lines)
 
 
-def _is_rejected(lines: _Lines) -> bool:
+def _is_rejected(lines: Lines) -> bool:
     """Port 0 says so, but not of a section that stands in a BUNDLE or not at all (RFC 9143 section 6)."""
     return lines.media.split()[1] == "0" and lines.first("bundle-only") is None
 
 
 def _sound(
-    session: _Lines,
-    media: Sequence[_Lines],
+    session: Lines,
+    media: Sequence[Lines],
     sections: Sequence[Section],
     video: ExtensionIds,
     bundle: Sequence[str] | None = None,
@@ -393,16 +253,16 @@ def _sound(
     return None
 
 
-def _offers(lines: _Lines, payload_type: int, kind: str) -> bool:
+def _offers(lines: Lines, payload_type: int, kind: str) -> bool:
     """Whether this kind of feedback is offered."""
     return any(text.split() in ([f"{payload_type}", kind], ["*", kind]) for text in lines.all("rtcp-fb"))
 
 
-def _direction(lines: _Lines) -> str | None:
+def _direction(lines: Lines) -> str | None:
     return next((name for name in lines.usual.attributes if name in _DIRECTIONS), None)
 
 
-def _credentials(session: _Lines, lines: _Lines) -> tuple[str, str]:
+def _credentials(session: Lines, lines: Lines) -> tuple[str, str]:
     ufrag = lines.first("ice-ufrag") or session.first("ice-ufrag")
     password = lines.first("ice-pwd") or session.first("ice-pwd")
     if ufrag is None or not _UFRAG.fullmatch(ufrag):
@@ -412,7 +272,7 @@ def _credentials(session: _Lines, lines: _Lines) -> tuple[str, str]:
     return ufrag, password
 
 
-def _fingerprints(session: _Lines, lines: _Lines) -> tuple[tuple[str, str], ...]:
+def _fingerprints(session: Lines, lines: Lines) -> tuple[tuple[str, str], ...]:
     found = []
     for text in list(lines.all("fingerprint")) or list(session.all("fingerprint")):
         algorithm, _, value = text.partition(" ")
@@ -433,32 +293,7 @@ def _check_setup(setup: str | None) -> None:
         raise OfferError(f"a=setup:{str(setup)[:20]} cannot be answered: this server is passive, so offer actpass.")
 
 
-def _encodings(lines: _Usual) -> tuple[list[int], dict[int, str]]:
-    """The payload types in the order preferred, and what each stands for, in lower case."""
-    formats = [_number(text, 127, "payload type") for text in lines.section.formats.split()]
-    names = {}
-    for text in lines.all("rtpmap"):
-        number, _, encoding = text.partition(" ")
-        names[_number(number, 127, "payload type")] = encoding.strip().lower()
-    return formats, names
-
-
-def _codecs(lines: _Usual) -> tuple[int, int | None]:
-    formats, names = lines.encodings
-    vp8 = next((number for number in formats if names.get(number) == "vp8/90000"), None)
-    if vp8 is None:
-        raise NoCommonCodecError("The offer has no VP8, which is what this server sends.")
-    for text in lines.all("fmtp"):
-        number, _, parameters = text.partition(" ")
-        rtx = _number(number, 127, "payload type")
-        if names.get(rtx) == "rtx/90000" and rtx in formats and rtx != vp8:
-            values = dict(part.strip().partition("=")[::2] for part in parameters.split(";"))
-            if values.get("apt") == str(vp8):
-                return vp8, rtx
-    return vp8, None
-
-
-def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset[str]]:
+def _extensions(session: Lines, lines: Lines) -> tuple[ExtensionIds, frozenset[str]]:
     ids: dict[str, int] = {}
     directed = set()
     for text in [*lines.all("extmap"), *session.all("extmap")]:
@@ -466,7 +301,7 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
         if len(parts) < 2:
             raise OfferError(f"a=extmap:{text[:40]} makes no sense: it needs a number and a URI.")
         number, _, direction = parts[0].partition("/")
-        value = _number(number, 65_535, "header extension id")
+        value = bounded(number, 65_535, "header extension id")
         uri = parts[1]
         receivable = direction in {"", "sendrecv", "recvonly"}
         if uri in EXTENSIONS and 1 <= value <= 14 and receivable and uri not in ids and value not in ids.values():
@@ -477,12 +312,3 @@ def _extensions(session: _Lines, lines: _Lines) -> tuple[ExtensionIds, frozenset
     if not mid or len(mid) > MAX_MID:
         ids.pop(MID, None)
     return ExtensionIds(*map(ids.get, EXTENSIONS)), frozenset(directed)
-
-
-def _feedback(lines: _Usual, payload_type: int, rtx: int | None) -> tuple[str, ...]:
-    offered, numbers = set(), {str(payload_type), "*"}
-    for text in lines.all("rtcp-fb"):
-        number, _, kind = text.partition(" ")
-        if number in numbers:
-            offered.add(kind.strip())
-    return tuple(kind for kind in FEEDBACK if kind in offered and (kind != "nack" or rtx is not None))

@@ -501,8 +501,11 @@ class ViewerAdapter:
             return None
         above = [one for one in self._allowed() if one.bitrate > level.bitrate]
         smooth = next((one for one in above if one.fps * SLACK >= level.fps), None)
-        refused = smooth is None or smooth.bitrate >= self._bar or self._prober.refused(self._now, self._need(smooth))
-        if not refused:
+        if (
+            smooth is not None
+            and smooth.bitrate < self._bar
+            and not self._prober.refused(self._now, self._need(smooth))
+        ):
             return smooth
         return above[0] if above else None
 

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from broadcaster.adaptation.losses import Losses, LossSettings
 from broadcaster.adaptation.path import PathState
+from broadcaster.adaptation.slots import Slots
 from broadcaster.adaptation.smoothing import Floor
 from broadcaster.adaptation.trendline import Trendline, TrendlineSettings
 
@@ -25,9 +27,8 @@ class EstimatorSettings:
 
     `runs`: how many are remembered until their feedback comes. `gap`: what leaves within it belongs together, for
     `longest` at most, so that the slices of a keyframe count as one burst. `slot`: the unit of throughput, which is
-    taken over `window`, and over `short` while the queue grows. `loss_slot`, `loss_slots`: the same for losses.
-    `floor`: the shortest delay is that of the last one to two such times, since clocks drift and routes change.
-    `dark`: without any feedback for so long nothing passed.
+    taken over `window`, and over `short` while the queue grows. `floor`: the shortest delay is that of the last one to
+    two such times, since clocks drift and routes change. `dark`: without any feedback for so long nothing passed.
 
     `stall`: the queue is the least of the last `delays` within it, but of two at least, since a radio that others hold
     for a moment is none; but one above `alarming` counts at once. `guard`: a delay above the shortest that is no queue
@@ -38,10 +39,7 @@ class EstimatorSettings:
     that others hold for a moment lengthens one delay, and each that follows is shorter.
 
     `severe`: a fraction of excess loss that shows the path's end, as in section 6; it is congestion for `shows` after
-    each cut. Loss has other reasons than the rate where less is sent and still this share of it stays (`inherent`), and
-    what arrives scales with what is sent, to the factor `scales`: the last `stretches` of `judge` seconds are compared,
-    where their rates differ by more than `alike`; elsewhere `forget` is the weight of a stretch with less loss than
-    that.
+    each cut.
 
     `burst`: packets that arrive in a row tell how fast the path is; the median of the last `bursts` within
     `burst_age` counts.
@@ -53,8 +51,6 @@ class EstimatorSettings:
     slot: float = 0.05
     window: int = 10
     short: int = 5
-    loss_slot: float = 0.25
-    loss_slots: int = 8
     floor: float = 30.0
     dark: float = 1.0
     stall: float = 0.2
@@ -71,15 +67,10 @@ class EstimatorSettings:
     step: float = 0.005
     severe: float = 0.08
     shows: float = 1.3
-    inherent: float = 0.5
-    scales: float = 1.1
-    alike: float = 0.8
-    judge: float = 2.5
-    stretches: int = 4
-    forget: float = 0.3
     burst: int = 5
     bursts: int = 5
     burst_age: float = 4.0
+    losses: LossSettings = field(default_factory=LossSettings)
     trendline: TrendlineSettings = field(default_factory=TrendlineSettings)
 
 
@@ -110,74 +101,6 @@ class _Group:
         """Of all packets but the first."""
 
 
-class _Stretch:
-    """Some seconds, what left in them, and what of it was lost."""
-
-    __slots__ = ("lost", "octets", "packets", "since")
-
-    def __init__(self, since: float) -> None:
-        self.since = since
-        self.octets = 0.0
-        self.lost = 0
-        self.packets = 0
-
-    def add(self, octets: float, lost: int, received: int) -> None:
-        self.octets += octets
-        self.lost += lost
-        self.packets += lost + received
-
-    @property
-    def loss(self) -> float:
-        return self.lost / self.packets if self.packets else 0.0
-
-
-class _Slots:
-    """Sums over the last slots of equal length."""
-
-    __slots__ = ("_length", "_newest", "_since", "_sums")
-
-    def __init__(self, length: float, count: int) -> None:
-        self._length = length
-        self._sums = [0.0] * (count + 1)
-        self._newest = -1
-        self._since = -1
-
-    def add(self, at: float, amount: float) -> None:
-        """Times may be a little out of order."""
-        slot = max(0, math.floor(at / self._length))
-        sums = self._sums
-        if self._newest < 0:
-            self._newest = self._since = slot
-        if slot > self._newest:
-            for passed in range(max(self._newest + 1, slot - len(sums) + 1), slot + 1):
-                sums[passed % len(sums)] = 0.0
-            self._newest = slot
-        if slot > self._newest - len(sums):
-            sums[slot % len(sums)] += amount
-
-    def rate(self, at: float, count: int) -> float | None:
-        """Per second, over the last `count` whole slots and the one that `at` is in; None before two slots."""
-        slot = max(0, math.floor(at / self._length))
-        if self._newest < 0 or slot - self._since < 2:
-            return None
-        sums = self._sums
-        count = min(count, len(sums) - 1, slot - self._since)
-        oldest = self._newest - len(sums)
-        total = 0.0
-        for one in range(max(slot - count, oldest + 1), min(slot, self._newest) + 1):
-            total += sums[one % len(sums)]
-        return total / (count * self._length + (at - slot * self._length))
-
-    def sum(self, at: float) -> float:
-        """Over all slots that are not too old at `at`."""
-        slot, sums = max(0, math.floor(at / self._length)), self._sums
-        first, last = max(slot, self._newest) - len(sums) + 1, min(slot, self._newest)
-        total = 0.0
-        for one in range(first, last + 1):
-            total += sums[one % len(sums)]
-        return total
-
-
 class PathEstimator:
     """Pure: times are passed in, and the same calls make the same state.
 
@@ -198,10 +121,9 @@ class PathEstimator:
         self._group: _Group | None = None
         self._trendline = Trendline(settings.trendline)
         self._floor = Floor(settings.floor)
-        self._arrived = _Slots(settings.slot, max(settings.window, settings.short))
-        self._left = _Slots(settings.slot, max(settings.window, settings.short))
-        self._received = _Slots(settings.loss_slot, settings.loss_slots)
-        self._lost = _Slots(settings.loss_slot, settings.loss_slots)
+        self._arrived = Slots(settings.slot, max(settings.window, settings.short))
+        self._left = Slots(settings.slot, max(settings.window, settings.short))
+        self._losses = Losses(settings.losses)
         self._bursts: deque[tuple[float, float]] = deque(maxlen=settings.bursts)
         self._last_arrival = 0.0
         self._last_sent = 0.0
@@ -218,10 +140,8 @@ class PathEstimator:
         self._throughput: float | None = None
         self._estimate: float | None = None
         self._cut_at = -math.inf
-        self._usual_loss = 0.0
         self._loss_cut_at = -math.inf
         self._loss_cut_rate = 0.0
-        self._stretches: deque[_Stretch] = deque(maxlen=settings.stretches)
         self._rtt: float | None = None
 
     def sent(self, now: float, sequence: int, packets: int, octets: int) -> None:
@@ -274,14 +194,12 @@ class PathEstimator:
         if self._feedback_at is not None and now - self._feedback_at > self._settings.dark:
             # What was lost while nothing passed at all says nothing about the rate.
             lost = 0
-            self._stretches.clear()
+            self._losses.begin_anew()
             self._loss_cut_at = now
         self._feedback_at = now
         self._measured += 1
         self._waiting_since = now if self._heard + 1 < self._next else None
-        self._received.add(now, received)
-        self._lost.add(now, lost)
-        self._judge_loss(now, octets, lost, received)
+        self._losses.add(now, octets, lost, received)
         if newest_sent is not None:
             self._rtt = now - newest_sent
         self._estimate_anew(now)
@@ -295,7 +213,7 @@ class PathEstimator:
         silent = 0.0
         if self._waiting_since is not None:
             silent = max(0.0, now - self._waiting_since)
-        loss = self._loss(now)
+        loss = self._losses.share(now)
         return PathState(
             estimate=self._estimate,
             throughput=self._throughput,
@@ -304,7 +222,7 @@ class PathEstimator:
             congested=self.congested,
             sinking=self._sinking,
             loss=loss,
-            excess_loss=None if loss is None else self._excess(now),
+            excess_loss=None if loss is None else self._losses.excess(now),
             rtt=self._rtt,
             silent=silent,
             measured=self._measured,
@@ -391,7 +309,7 @@ class PathEstimator:
         usage = self._trendline.usage
         stands = usage != "under" and delay > settings.standing and not self._falls
         self._over = stands or self._sinking or (usage == "over" and delay > settings.guard)
-        excess = self._excess(now) > settings.severe
+        excess = self._losses.excess(now) > settings.severe
         throughput = self._throughput
         if throughput is None:
             return
@@ -404,8 +322,8 @@ class PathEstimator:
             self._cut(now, settings.back_off * width)
         elif excess:
             rate = self._left.rate(self._last_sent, settings.window) or 0.0
-            more = rate * settings.alike > self._loss_cut_rate and now - self._loss_cut_at >= settings.hold
-            if more or now - self._loss_cut_at >= settings.judge:
+            more = rate * settings.losses.alike > self._loss_cut_rate and now - self._loss_cut_at >= settings.hold
+            if more or now - self._loss_cut_at >= settings.losses.judge:
                 self._loss_cut_at, self._loss_cut_rate = now, rate
                 self._cut(now, throughput)
         elif usage == "normal" and delay < 2.0 * settings.guard:
@@ -420,43 +338,6 @@ class PathEstimator:
         if self._estimate is None or estimate < self._estimate:
             self._estimate = estimate
             self._cut_at = now
-
-    def _judge_loss(self, now: float, octets: float, lost: int, received: int) -> None:
-        """What is lost as much at one rate as at another has other reasons than the rate."""
-        settings, stretches = self._settings, self._stretches
-        if not stretches or now - stretches[-1].since >= settings.judge:
-            self._compare(now)
-            stretches.append(_Stretch(now))
-        stretches[-1].add(octets, lost, received)
-
-    def _compare(self, now: float) -> None:
-        settings, stretches = self._settings, self._stretches
-        if len(stretches) < 2:
-            return
-        ends = [*(one.since for one in stretches), now][1:]
-        rates = [one.octets / (end - one.since) for one, end in zip(stretches, ends, strict=True)]
-        slow, fast = rates.index(min(rates)), rates.index(max(rates))
-        slower, faster = stretches[slow].loss, stretches[fast].loss
-        if rates[slow] > settings.alike * rates[fast]:
-            if slower < self._usual_loss:
-                self._usual_loss += settings.forget * (slower - self._usual_loss)
-        elif slower >= settings.inherent * faster and 1.0 - slower <= settings.scales * (1.0 - faster):
-            self._usual_loss = min(slower, faster)
-        else:
-            self._usual_loss = min(self._usual_loss, slower)
-
-    def _excess(self, now: float) -> float:
-        """What is lost beyond the usual, and beyond what chance makes of that."""
-        lost, received = self._lost.sum(now), self._received.sum(now)
-        count = lost + received
-        if count <= 0.0:
-            return 0.0
-        loss = lost / count
-        return max(0.0, loss - self._usual_loss - 2.0 * math.sqrt(loss * (1.0 - loss) / count))
-
-    def _loss(self, now: float) -> float | None:
-        lost, received = self._lost.sum(now), self._received.sum(now)
-        return lost / (lost + received) if lost + received > 0 else None
 
     def _capacity(self, now: float) -> float | None:
         recent = sorted(rate for at, rate in self._bursts if now - at <= self._settings.burst_age)

@@ -1,12 +1,13 @@
 """From encoded frames to protected packets: packetised once per rung, rewritten per viewer; and the RTCP back."""
 
+from workers.forward.agreement import OutletParameters, SoundParameters
 from workers.forward.fanout import Audience, Fanout, PythonFanout
+from workers.forward.feedback import Feedback
 from workers.forward.forwarder import Forwarder, ForwarderSettings, FrameSelector
 from workers.forward.history import HistoryLimits
 from workers.forward.native import NativeFanout, default_fanout
-from workers.forward.outlet import Feedback, Outlet, OutletParameters, OutletSettings
+from workers.forward.outlet import Outlet, OutletSettings
 from workers.forward.packets import ExtensionIds
-from workers.forward.sound import SoundParameters
 
 __all__ = [
     "Audience",

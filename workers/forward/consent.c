@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "consent.h"
+#include "octets.h"
 
 enum {
     HEADER = 20,
@@ -28,20 +29,6 @@ static const uint8_t COOKIE[4] = {0x21, 0x12, 0xA4, 0x42};
 static const uint32_t FINGERPRINT_XOR = 0x5354554E;
 
 _Static_assert(BC_CHECKS * TRANSACTION == sizeof((bc_consent *)0)->seen, "the header says it twice");
-
-static uint32_t get16(const uint8_t *at) { return (uint32_t)at[0] << 8 | at[1]; }
-
-static uint32_t get32(const uint8_t *at) { return get16(at) << 16 | get16(at + 2); }
-
-static void put16(uint8_t *at, uint32_t value) {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static void put32(uint8_t *at, uint32_t value) {
-    put16(at, value >> 16);
-    put16(at + 2, value);
-}
 
 /* --- SHA-1 (FIPS 180-4) and HMAC (RFC 2104) ---------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
-/* The path estimator, operation by operation as in broadcaster/adaptation/estimator.py and trendline.py, where all is
-   explained: a property test holds both to the same bits, so nothing may be reordered here. Compiled without
-   contracted floating-point operations.
+/* The path estimator, operation by operation as in broadcaster/adaptation/ (estimator.py, losses.py, slots.py and
+   trendline.py), where all is explained: a property test holds both to the same bits, so nothing may be reordered here.
+   Compiled without contracted floating-point operations.
 
    Feedback is hostile: numbers, times and counts may be anything, and the work for each packet is bounded by the sizes
    of the arrays. */

@@ -39,10 +39,10 @@ def _shared(settings: EstimatorSettings) -> Any:
     """
     _check(settings)
     values = asdict(settings)
-    trend = values.pop("trendline")
+    losses, trend = values.pop("losses"), values.pop("trendline")
     values["short_window"] = values.pop("short")  # C has a type of this name
     trend["points"] = trend.pop("window")
-    return ffi.new("bc_path_settings *", values | trend)
+    return ffi.new("bc_path_settings *", values | losses | trend)
 
 
 class NativeEstimator:
@@ -128,9 +128,9 @@ def _check(settings: EstimatorSettings) -> None:
         "runs": (settings.runs, _length("runs")),
         "window": (settings.window, _slots() - 1),
         "short": (settings.short, _slots() - 1),
-        "loss_slots": (settings.loss_slots, _slots() - 1),
+        "losses.loss_slots": (settings.losses.loss_slots, _slots() - 1),
         "bursts": (settings.bursts, _length("bursts") // 2),
-        "stretches": (settings.stretches, _length("stretches")),
+        "losses.stretches": (settings.losses.stretches, _length("stretches")),
         "delays": (settings.delays, _length("recent") // 2),
         "trendline.window": (settings.trendline.window, _length("points") // 2),
     }
@@ -139,8 +139,10 @@ def _check(settings: EstimatorSettings) -> None:
             raise ValueError(f"{name} is {wanted}, and the kernel has room for {most}")
         if wanted < 1:
             raise ValueError(f"{name} is {wanted}, and the kernel needs one at least")
-    for name in ("slot", "loss_slot", "judge"):
-        if not 0.0 < (seconds := getattr(settings, name)) < math.inf:
+    losses = settings.losses
+    lengths = {"slot": settings.slot, "losses.loss_slot": losses.loss_slot, "losses.judge": losses.judge}
+    for name, seconds in lengths.items():
+        if not 0.0 < seconds < math.inf:
             raise ValueError(f"{name} is {seconds}, and no length of time")
 
 

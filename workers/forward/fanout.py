@@ -245,14 +245,15 @@ class PythonFanout:
         ]
         sent = 0
         for outlet in outlets:
+            pictures = outlet.pictures
             if first == 0:
-                head, rest = outlet.begin(frame, serial, now, monotonic() + offset)
-            elif (again := outlet.resume(frame, serial, first, monotonic() + offset)) is not None:
+                head, rest = pictures.begin(frame, serial, now, monotonic() + offset)
+            elif (again := pictures.resume(frame, serial, first, monotonic() + offset)) is not None:
                 head = rest = again
             else:
                 outlet.state.drops += end - first
                 continue
-            layout = layouts.get(outlet.shape) or self._lay_out(outlet.shape)
+            layout = layouts.get(pictures.shape) or self._lay_out(pictures.shape)
             for batch in batches:
                 if batch.layout is not layout:
                     batch.fit(layout)
@@ -265,7 +266,7 @@ class PythonFanout:
         count, values, sizes, state = batch.count, batch.values, batch.sizes, outlet.state
         sequence = state.sequence
         state.sequence = sequence + count
-        first = outlet.header_word << 16 | sequence & 0xFFFF
+        first = outlet.pictures.header_word << 16 | sequence & 0xFFFF
         if (sequence & 0xFFFF) + count > 0x10000:
             values[0::3] = [first & 0xFFFF0000 | number & 0xFFFF for number in range(sequence, sequence + count)]
         else:
@@ -333,8 +334,8 @@ class PythonFanout:
         The estimator is told of them together: it remembers so many departures, and with one for each of a probe's
         packets it would have forgotten them when a distant viewer's feedback comes.
         """
-        srtp, view, lengths = outlet.srtp, self._view, self._lengths
-        source = outlet.parameters.rtx_ssrc.to_bytes(4, "big")
+        srtp, pictures, view, lengths = outlet.srtp, outlet.pictures, self._view, self._lengths
+        source = pictures.rtx_source
         sent: list[int] = []
         sizes: list[int] = []
         began, first = self._monotonic(), outlet.state.transport_sequence
@@ -343,14 +344,14 @@ class PythonFanout:
             if frame is None:
                 continue
             chunk = frame.payload[place * CHUNK_SIZE : (place + 1) * CHUNK_SIZE]
-            word = (outlet.rtx_word | MARKER if marker else outlet.rtx_word) << 16 | outlet.rtx_sequence & 0xFFFF
-            outlet.rtx_sequence += 1
+            word = (pictures.rtx_word | MARKER if marker else pictures.rtx_word) << 16 | pictures.rtx_sequence & 0xFFFF
+            pictures.rtx_sequence += 1
             now = self._monotonic()
-            extensions = outlet.extensions.at(self._clock.wall(now))
-            outlet.pack_rtx(view, 0, word, timestamp, source, extensions, number, descriptor, chunk)
+            extensions = pictures.extensions.at(self._clock.wall(now))
+            pictures.pack_rtx(view, 0, word, timestamp, source, extensions, number, descriptor, chunk)
             if outlet.state.transport_at:
                 outlet.number_transport(view, 0)
-            lengths[0] = size = outlet.rtx_prefix + len(chunk)
+            lengths[0] = size = pictures.rtx_prefix + len(chunk)
             end = size + srtp.tag_size
             if not protect(srtp.context, self._memory, lengths) and self._transmit(outlet, view[:end]):
                 sent.append(OSN_SIZE + DESCRIPTOR_SIZE + len(chunk))

@@ -9,6 +9,7 @@
 
 #include "feedback.h"
 #include "estimate.h"
+#include "octets.h"
 
 enum {
     SENDER_REPORT = 200,
@@ -34,10 +35,6 @@ typedef struct {
     uint32_t named;             /* packets that NACKs name, of any medium */
     uint8_t remb_is_ours, picture_lost, goodbye;
 } compound;
-
-static uint32_t get16(const uint8_t *at) { return (uint32_t)at[0] << 8 | at[1]; }
-
-static uint32_t get32(const uint8_t *at) { return get16(at) << 16 | get16(at + 2); }
 
 static int read_blocks(compound *found, const uint8_t *body, size_t size, size_t start, uint32_t count) {
     if (start + (size_t)BLOCK * count > size)

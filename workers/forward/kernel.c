@@ -20,6 +20,7 @@
 #include "feedback.h"
 #include "estimate.h"
 #include "kernel.h"
+#include "octets.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -73,16 +74,6 @@ struct bc_kernel {
 
 _Static_assert(MAX_PREFIX <= TRAILER, "a prefix fits behind the last packet");
 _Static_assert(RUN <= MESSAGES && RUN * MAX_STRIDE <= ARENA && RUN * MAX_STRIDE <= 65507, "a run fits everywhere");
-
-static void put16(uint8_t *at, uint32_t value) {
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static void put32(uint8_t *at, uint32_t value) {
-    put16(at, value >> 16);
-    put16(at + 2, value);
-}
 
 /* libc's, which beats the `rep movs` that compilers make of sizes of which they know something. */
 static void *(*volatile const copy)(void *to, const void *from, size_t size) = memcpy;
@@ -208,13 +199,16 @@ static void gather(bc_kernel *kernel, const run *run, uint8_t *data, uint32_t si
     }
 }
 
+/* Whether a stream's packets begin so that no array is left. */
+static int begins(uint32_t payload_type, uint32_t size, uint32_t time_at, uint32_t transport_at) {
+    return payload_type < 128 && size <= MAX_EXTENSIONS && size % 4 == 0 && (time_at == 0 || time_at + 3 <= size) &&
+           (transport_at == 0 || transport_at + 2 <= size);
+}
+
 /* Whether the state can be used without leaving any array. */
 static int is_sound(const bc_outlet *outlet) {
-    uint32_t size = outlet->extensions_size;
-    return outlet->srtp != NULL && outlet->records != NULL && outlet->capacity > 0 && size <= MAX_EXTENSIONS &&
-           size % 4 == 0 && outlet->tag_size <= MAX_TAG &&
-           (outlet->time_at == 0 || outlet->time_at + 3u <= size) &&
-           (outlet->transport_at == 0 || outlet->transport_at + 2u <= size) && outlet->payload_type < 128 &&
+    return outlet->srtp != NULL && outlet->records != NULL && outlet->capacity > 0 && outlet->tag_size <= MAX_TAG &&
+           begins(outlet->payload_type, outlet->extensions_size, outlet->time_at, outlet->transport_at) &&
            (outlet->cipher == NULL || outlet->tag_size == CIPHER_TAG) &&
            outlet->address_size >= sizeof(struct sockaddr_in) && outlet->address_size <= sizeof outlet->address;
 }
@@ -356,44 +350,11 @@ static void send_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame)
     }
 }
 
-int64_t bc_send(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame,
-                uint32_t *skipped) {
-    *skipped = 0;
-    if (frame->payload == NULL || frame->size == 0 || frame->size > (uint32_t)MAX_PACKETS * CHUNK || frame->layer > 3 ||
-        frame->sync > 1)
-        return -1;
-    if (frame->first >= frame->end || frame->end > (frame->size + CHUNK - 1) / CHUNK)
-        return -1;
-    kernel->sent = 0;
-    kernel->patience = PATIENCE;
-    for (uint32_t number = 0; number < count; number++) {
-        bc_outlet *outlet = outlets[number];
-        if (outlet->socket < 0) {
-            ++*skipped;
-            continue;
-        }
-        if (!is_sound(outlet)) {
-            outlet->drops += frame->end - frame->first;
-            continue;
-        }
-        if (outlet->socket != kernel->socket) {
-            flush(kernel);
-            kernel->socket = outlet->socket;
-        }
-        send_to(kernel, outlet, frame);
-    }
-    flush(kernel);
-    return kernel->sent;
-}
-
 /* Whether the state of its sound can be used without leaving any array. */
 static int hears(const bc_outlet *outlet) {
     const bc_sound *sound = outlet->sound;
-    if (sound == NULL || !is_sound(outlet))
-        return 0;
-    uint32_t size = sound->extensions_size;
-    return size <= MAX_EXTENSIONS && size % 4 == 0 && (sound->time_at == 0 || sound->time_at + 3u <= size) &&
-           (sound->transport_at == 0 || sound->transport_at + 2u <= size) && sound->payload_type < 128;
+    return sound != NULL && is_sound(outlet) &&
+           begins(sound->payload_type, sound->extensions_size, sound->time_at, sound->transport_at);
 }
 
 static void sound_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame) {
@@ -424,11 +385,11 @@ static void sound_to(bc_kernel *kernel, bc_outlet *outlet, const bc_frame *frame
     gather(kernel, &run, packet, (uint32_t)protected);
 }
 
-int64_t bc_send_sound(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame,
-                      uint32_t *skipped) {
-    *skipped = 0;
-    if (frame->payload == NULL || frame->size == 0 || frame->size > CHUNK)
-        return -1;
+/* Serve every outlet that the kernel reaches, those of one socket together; one that is not `usable` goes without its
+   `packets`. Compilers inline it into its two callers, and there what is called through the pointers. */
+static inline int64_t serve(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame,
+                            uint32_t packets, uint32_t *skipped, int (*usable)(const bc_outlet *),
+                            void (*send)(bc_kernel *, bc_outlet *, const bc_frame *)) {
     kernel->sent = 0;
     kernel->patience = PATIENCE;
     for (uint32_t number = 0; number < count; number++) {
@@ -437,16 +398,35 @@ int64_t bc_send_sound(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t cou
             ++*skipped;
             continue;
         }
-        if (!hears(outlet)) {
-            outlet->drops++;
+        if (!usable(outlet)) {
+            outlet->drops += packets;
             continue;
         }
         if (outlet->socket != kernel->socket) {
             flush(kernel);
             kernel->socket = outlet->socket;
         }
-        sound_to(kernel, outlet, frame);
+        send(kernel, outlet, frame);
     }
     flush(kernel);
     return kernel->sent;
+}
+
+int64_t bc_send(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame,
+                uint32_t *skipped) {
+    *skipped = 0;
+    if (frame->payload == NULL || frame->size == 0 || frame->size > (uint32_t)MAX_PACKETS * CHUNK || frame->layer > 3 ||
+        frame->sync > 1)
+        return -1;
+    if (frame->first >= frame->end || frame->end > (frame->size + CHUNK - 1) / CHUNK)
+        return -1;
+    return serve(kernel, outlets, count, frame, frame->end - frame->first, skipped, is_sound, send_to);
+}
+
+int64_t bc_send_sound(bc_kernel *kernel, bc_outlet *const *outlets, uint32_t count, const bc_frame *frame,
+                      uint32_t *skipped) {
+    *skipped = 0;
+    if (frame->payload == NULL || frame->size == 0 || frame->size > CHUNK)
+        return -1;
+    return serve(kernel, outlets, count, frame, 1, skipped, hears, sound_to);
 }

@@ -17,7 +17,7 @@ builder.set_source(
     "\n".join(f'#include "{part}.h"' for part in _PARTS),
     sources=[str(_HERE / f"{part}.c") for part in _PARTS],
     include_dirs=[str(_HERE)],
-    depends=[str(_HERE / f"{part}.h") for part in _PARTS],
+    depends=[str(header) for header in sorted(_HERE.glob("*.h"))],
     extra_compile_args=["-O3", "-ffp-contract=off"],
     py_limited_api=True,
 )

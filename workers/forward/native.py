@@ -36,6 +36,23 @@ def obstacle() -> str | None:
     return None
 
 
+def kernel_does(work: str, variable: str) -> bool:
+    """Whether the kernel does some work, or its twin in Python: as the environment's `variable` says, "native" or
+    "python", or else the fastest that there is. The choice is logged; `work` is how that sentence begins.
+
+    Raises ConfigurationError for any other word. Whether the kernel can be used where it is asked for is not judged.
+    """
+    choice = os.environ.get(variable, "")
+    if choice not in {"", "native", "python"}:
+        raise ConfigurationError(f"{variable} is {choice!r}; it can be native or python.")
+    reason = obstacle()
+    if choice == "native" or (not choice and reason is None):
+        log.info("%s by the C kernel", work)
+        return True
+    log.info("%s by Python: %s", work, reason or f"{variable} says so")
+    return False
+
+
 class NativeFanout:
     """The fan-out by the kernel (kernel.c). What the kernel does not know (TCP, retransmissions) its twin does, out of
     the same states.
@@ -110,12 +127,4 @@ def default_fanout(clock: WallClock) -> Fanout:
     Raises ConfigurationError when BEAMCAST_FANOUT or BEAMCAST_CIPHER asks for what is not there.
     """
     check_choice()
-    choice = os.environ.get(CHOICE, "")
-    if choice not in {"", "native", "python"}:
-        raise ConfigurationError(f"{CHOICE} is {choice!r}; it can be native or python.")
-    reason = obstacle()
-    if choice == "native" or (not choice and reason is None):
-        log.info("packets are sent by the C kernel")
-        return NativeFanout(clock)
-    log.info("packets are sent by Python: %s", reason or f"{CHOICE} says so")
-    return PythonFanout(clock)
+    return NativeFanout(clock) if kernel_does("packets are sent", CHOICE) else PythonFanout(clock)

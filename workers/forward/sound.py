@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from broadcaster.clock import WallClock
 from broadcaster.stream import EncodedSound, sound_timestamp_at
-from workers.forward import rtcp
-from workers.forward.packets import HEADER_SIZE, ExtensionBlock, ExtensionIds
-from workers.forward.state import ffi
+from workers.forward.agreement import SoundParameters
+from workers.forward.packets import HEADER_SIZE, ExtensionBlock
+from workers.forward.reports import SenderReports
+from workers.forward.state import begin_stream, ffi
 
 _header = struct.Struct("!HHI4s").pack
-
-
-@dataclass(frozen=True, slots=True)
-class SoundParameters:
-    """What offer and answer agreed on for the sound."""
-
-    ssrc: int
-    payload_type: int
-    extensions: ExtensionIds
-    mid: str
 
 
 class SoundOutlet:
@@ -32,21 +21,14 @@ class SoundOutlet:
     comes a round-trip late is of no use, and a browser covers the gap.
     """
 
-    __slots__ = ("_overhead", "_reported", "_sdes", "extensions", "parameters", "state")
+    __slots__ = ("_overhead", "extensions", "parameters", "reports", "state")
 
     def __init__(self, parameters: SoundParameters, cname: str, tag_size: int, randbelow: Callable[[int], int]) -> None:
         self.parameters = parameters
         self.extensions = ExtensionBlock(parameters.extensions, parameters.mid)
-        self.state = state = ffi.new("bc_sound *")
-        state.ssrc, state.payload_type = parameters.ssrc, parameters.payload_type
-        block = self.extensions.at(0.0)
-        state.extensions[0 : len(block)] = block
-        state.extensions_size = self.extensions.size
-        state.time_at, state.transport_at = self.extensions.time_at, self.extensions.transport_at
-        # The lower half, as of the pictures.
-        state.sequence = randbelow(32_768)
-        self._sdes = rtcp.source_description(parameters.ssrc, cname)
-        self._reported = (0, 0)
+        self.state = ffi.new("bc_sound *")
+        begin_stream(self.state, parameters.ssrc, parameters.payload_type, self.extensions, randbelow)
+        self.reports = SenderReports(self.state, cname, sound_timestamp_at)
         self._overhead = HEADER_SIZE + self.extensions.size + tag_size
 
     @property
@@ -71,20 +53,3 @@ class SoundOutlet:
         sequence, state.sequence = state.sequence & 0xFFFF, state.sequence + 1
         header = _header(word, sequence, sound.timestamp, self.parameters.ssrc.to_bytes(4, "big"))
         return header + self.extensions.at(wall) + sound.payload
-
-    def report(self, now: float, clock: WallClock) -> bytes | None:
-        """The sender report that is due at the monotonic time `now`; None when nothing has left since the one before
-        the last. The moment that it dates is told as for the pictures, which is what players sync both by.
-        """
-        packets = self.packets
-        if packets == self._reported[0]:
-            return None
-        self._reported = (self._reported[1], packets)
-        return rtcp.sender_report(
-            self.parameters.ssrc,
-            clock.ntp(now),
-            sound_timestamp_at(clock.wall(now)),
-            packets=packets,
-            octets=self.octets,
-            description=self._sdes,
-        )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path as File
 from typing import Any
 
 from pylibsrtp._binding import ffi as srtp_ffi
+
+from workers.forward.packets import ExtensionBlock
 
 ffi: Any
 lib: Any
@@ -33,6 +36,19 @@ def new_state(frames: int) -> tuple[Any, Any]:
     """A bc_outlet that remembers so many frames, and its ring of bc_record; both are to be kept alive together."""
     records = ffi.new("bc_record[]", frames)
     return ffi.new("bc_outlet *", {"records": records, "capacity": frames}), records
+
+
+def begin_stream(
+    state: Any, ssrc: int, payload_type: int, extensions: ExtensionBlock, randbelow: Callable[[int], int]
+) -> None:
+    """Fill in what a bc_outlet and a bc_sound have in common: how the stream's packets begin."""
+    state.ssrc, state.payload_type = ssrc, payload_type
+    block = extensions.at(0.0)
+    state.extensions[0 : len(block)] = block
+    state.extensions_size = extensions.size
+    state.time_at, state.transport_at = extensions.time_at, extensions.transport_at
+    # The lower half, because a number that wraps before the first packet arrives breaks SRTP at the receiver.
+    state.sequence = randbelow(32_768)
 
 
 def address_of(pointer: Any) -> Any:

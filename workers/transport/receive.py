@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import secrets
 import socket
 import time
@@ -18,15 +16,13 @@ from pylibsrtp._binding import lib as srtp_lib
 
 from broadcaster.errors import ConfigurationError
 from workers.forward.inbox import Inbox
-from workers.forward.native import obstacle
+from workers.forward.native import kernel_does, obstacle
 from workers.forward.state import address_of, address_tuple, ffi, lib, socket_address
 from workers.transport.path import Address, Path, UdpPath
 
 if TYPE_CHECKING:
     from workers.transport.mux import Mux
     from workers.transport.peer import PeerTransport
-
-_logger = logging.getLogger(__name__)
 
 CHOICE = "BEAMCAST_RECEIVER"
 """The environment variable that forces a receiver: "native" or "python"."""
@@ -221,12 +217,4 @@ def default_receiver(mux: Mux) -> Receiver:
 
     Raises ConfigurationError when BEAMCAST_RECEIVER asks for what is not there.
     """
-    choice = os.environ.get(CHOICE, "")
-    if choice not in {"", "native", "python"}:
-        raise ConfigurationError(f"{CHOICE} is {choice!r}; it can be native or python.")
-    reason = obstacle()
-    if choice == "native" or (not choice and reason is None):
-        _logger.info("datagrams are received by the C kernel")
-        return NativeReceiver(mux)
-    _logger.info("datagrams are received by Python: %s", reason or f"{CHOICE} says so")
-    return PythonReceiver(mux)
+    return NativeReceiver(mux) if kernel_does("datagrams are received", CHOICE) else PythonReceiver(mux)
