@@ -389,6 +389,13 @@ def test_what_was_too_much_for_the_line_is_neither_probed_nor_taken() -> None:
         assert adapter.probe or adapter.level != level("360p", 15.0)
 
 
+def test_where_the_smooth_level_is_too_much_fewer_frames_of_a_larger_picture_are_taken() -> None:
+    adapter = ViewerAdapter(LEVELS, level("180p", 30.0))
+    adapter.share = Share(cap=9, closed=LEVELS.index(level("360p", 30.0)))
+    run(adapter, PathState(estimate=700_000.0, queue_delay=0.0), 5, 0)
+    assert adapter.level == level("360p", 15.0)
+
+
 def test_who_has_more_than_its_share_goes_down_step_by_step() -> None:
     adapter = ViewerAdapter(LEVELS, TOP)
     adapter.share = Share(cap=4)
