@@ -74,7 +74,7 @@ class AdaptationSettings:
     lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.07
-    rest: float = 0.6
+    rest: float = 0.8
     cooldown: float = 1.2
     quiet: float = 8.0
     copies: tuple[float, ...] = (0.004, 0.03)
