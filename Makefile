@@ -23,7 +23,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@touch $@
 
 run: $(VENV)/.installed ## a test pattern at http://127.0.0.1:8080 (SOURCE=film.mp4 for a film)
-	@exec $(BIN)/beamcast up $(SOURCE)
+	@exec $(BIN)/beamcast up $(if $(SOURCE),"$$SOURCE")
 
 lint: $(VENV)/.installed-dev ## ruff, mypy --strict, the import rules
 	$(BIN)/ruff check .

@@ -21,7 +21,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and whose options read the environment too."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigurationError(message)
+        hint = "" if message.startswith("argument ") else f"; `{self.prog} --help` lists what there is"
+        raise ConfigurationError(message + hint)
 
     def option(
         self,

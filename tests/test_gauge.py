@@ -7,7 +7,7 @@ from typing import Any
 
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
-from workers.forward.outlet import Feedback
+from workers.forward.feedback import Feedback
 from workers.gauge import Gauge, without
 
 

@@ -190,7 +190,8 @@ async def test_the_schedule_of_attempts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "explained"), [(409, "The stream is not live yet"), (503, "The server cannot take you at the moment")]
+    ("status", "explained"),
+    [(409, "The stream is not live at the moment"), (503, "The server cannot take you at the moment")],
 )
 async def test_retry_after_is_honoured(status: int, explained: str) -> None:
     async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:

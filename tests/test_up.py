@@ -197,7 +197,7 @@ def test_a_source_that_cannot_be_opened_is_one_clear_line() -> None:
         (["up", "--stream", "Ünicode!"], {}, "cannot name a stream"),
         (["up", "--udp-ports", "5-1"], {}, "FIRST-LAST"),
         (["up", "--redis-url", "http://x"], {}, "redis://"),
-        (["up", "--nonsense"], {}, "--nonsense"),
+        (["up", "--nonsense"], {}, "--nonsense; `beamcast up --help` lists what there is"),
         (["worker"], {"BEAMCAST_UDP_PORTS": "many"}, "BEAMCAST_UDP_PORTS"),
     ],
 )

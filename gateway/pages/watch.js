@@ -52,7 +52,7 @@ function showState(state) {
 function showReconnecting({ reason, delay, status, detail, nothingArrived }) {
   const soon = delay < 1 ? "Connecting again…" : `Trying again in ${Math.round(delay)}\u00a0s.`;
   const shown = (title, text = "") => say(`${title}. ${soon}`, { title, text: `${text} ${soon}`.trim(), busy: true });
-  if (status === 409) shown("The stream is not live yet");
+  if (status === 409) shown("The stream is not live at the moment");
   else if (status === 503) shown("The server cannot take you at the moment");
   else if (reason === "refused") shown(`The server answered with error ${status}`, detail);
   else if (reason === "unanswered") shown("The server does not answer");

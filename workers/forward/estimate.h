@@ -1,8 +1,7 @@
 /* What a path carries: the twin of estimator.py, losses.py, slots.py and trendline.py in broadcaster/adaptation/, which
-   explain every name.
-   Also read by cffi, which knows neither conditions nor includes. Needs bc_arrival of feedback.h. */
+   explain every name. Also read by cffi, which knows neither conditions nor includes. Needs bc_arrival of feedback.h. */
 
-/* EstimatorSettings, LossSettings and TrendlineSettings: `short_window` is `short`, `points` the window of the trendline. */
+/* EstimatorSettings, LossSettings and TrendlineSettings: `short_window` is `short`, `points` the trendline's window. */
 typedef struct {
     double gap, longest, slot, loss_slot, floor, dark, stall, alarming, guard, standing, back_off, hold;
     double rise, leap, dip, step;
