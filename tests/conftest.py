@@ -1,4 +1,4 @@
-"""What every test gets: a check that its event loop was never blocked."""
+"""What every test gets, a check that its event loop was never blocked, and what several ask for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+
+from tests.listened_viewer import Connection
+from workers.transport import Endpoint
+from workers.transport.receive import NativeReceiver, PythonReceiver
 
 BLOCKED = 0.3
 """Seconds for which a loop may not answer while the machine had time for another thread of this process."""
@@ -79,6 +83,23 @@ def receiver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     kind: str = request.param
     monkeypatch.setenv("BEAMCAST_RECEIVER", kind)
     return kind
+
+
+@pytest_asyncio.fixture
+async def endpoint(receiver: str) -> AsyncIterator[Endpoint]:
+    """An endpoint on a free port; the test runs with each receiver."""
+    one = await Endpoint.open(range(1))
+    kinds = {"native": NativeReceiver, "python": PythonReceiver}
+    assert isinstance(one._mux.receiver, kinds[receiver])
+    yield one
+    await one.close()
+
+
+@pytest_asyncio.fixture
+async def connection(endpoint: Endpoint) -> AsyncIterator[Connection]:
+    """A viewer of it that is connected, and whose reports an outlet takes."""
+    async with Connection(endpoint) as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ from broadcaster.clock import WallClock
 from broadcaster.errors import ConfigurationError
 from broadcaster.stream import EncodedFrame
 from tests.rtp_viewer import CLOCK, KEY_SIZES, PARAMETERS, DatagramPath, RtpViewer, StreamPath, frame
+from tests.sanitized import KERNEL, assert_nothing_found
 from workers.forward import native, packets
 from workers.forward.fanout import MAX_BATCH, Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
@@ -33,7 +34,6 @@ from workers.forward.packets import CHUNK_SIZE, ExtensionIds
 from workers.forward.state import ffi
 
 ROOT = Path(__file__).parent.parent
-KERNEL = ROOT / "workers" / "forward"
 NOW = 5.0
 PLACES = ("srtp", "cipher", "path", "records", "socket", "address", "address_size")
 """What differs between two states because they are two."""
@@ -406,12 +406,4 @@ def test_a_machine_without_a_compiler_still_installs(tmp_path: Path) -> None:
 
 
 def test_no_sanitizer_finds_anything(tmp_path: Path) -> None:
-    harness = tmp_path / "harness"
-    flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
-    sources = [ROOT / "tests" / "kernel_harness.c", KERNEL / "cipher.c", KERNEL / "estimate.c"]
-    sanitize = "-fsanitize=address,undefined,float-cast-overflow"
-    command: list[Any] = [os.environ.get("CC", "cc"), *flags, sanitize, f"-I{KERNEL}", *sources, "-lm", "-o", harness]
-    subprocess.run(command, check=True)
-    rounds = os.environ.get("SANITIZER_ROUNDS", "600")
-    done = subprocess.run([harness, rounds, "1"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert_nothing_found(tmp_path, "kernel_harness.c", "cipher.c", "estimate.c")

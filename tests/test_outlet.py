@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from broadcaster.ladder import KeyframeGate
 from broadcaster.stream import timestamp_at
 from tests.rtp_viewer import CLOCK, PARAMETERS, RtpViewer, frame
-from tests.test_rtcp import BYE, COMPOUND, FIR, PLI, nack, remb
+from tests.viewer_reports import BYE, COMPOUND, FIR, PLI, nack, remb
 from workers.forward.fanout import Audience, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet, OutletSettings

@@ -12,7 +12,7 @@ from tests.rtp_viewer import CLOCK, PARAMETERS, WITH_TRANSPORT, RtpViewer, frame
 from tests.test_fanout import fanout  # noqa: F401
 from tests.test_history import LIMITS, Sender
 from tests.test_outlet import NOW, listening
-from tests.test_rtcp import nack
+from tests.viewer_reports import nack
 from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.forwarder import Forwarder, ForwarderSettings
 
