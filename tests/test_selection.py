@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.selection import LAG_LIMIT, FrameSelector
-from broadcaster.stream import EncodedFrame, Rung, StreamDescription
+from broadcaster.stream import EncodedFrame
+from tests.three_rungs import LADDER, LEVELS
 
-DESCRIPTION = StreamDescription(
-    name="main",
-    epoch=1,
-    rungs=(
-        Rung("720p", 1280, 720, 30.0, 2_500_000, 2),
-        Rung("360p", 640, 360, 30.0, 800_000, 3),
-        Rung("180p", 320, 180, 30.0, 200_000, 3),
-    ),
-)
-LEVELS = DESCRIPTION.levels()
 PATTERNS = {2: ((0, False), (1, True)), 3: ((0, False), (2, True), (1, True), (2, False))}
 TICKS = 3000
 
@@ -35,7 +26,7 @@ class Encoder:
 
     def __init__(self, rung: int) -> None:
         self.rung = rung
-        self.pattern = PATTERNS[DESCRIPTION.rungs[rung].layers]
+        self.pattern = PATTERNS[LADDER.rungs[rung].layers]
         self.slot = 0
         self.index = -1
 
