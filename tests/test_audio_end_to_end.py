@@ -90,7 +90,6 @@ async def test_the_sound_goes_on_where_the_line_is_too_narrow_for_the_picture(tm
         await page.goto(f"{beamcast.url}/watch/main")
         await until_playing(page)
         await unmute(page)
-        await asyncio.sleep(3)
         try:
             relays[0].impairment = Impairment(bandwidth_bps=110_000, queue_bytes=16_000)
             await published.until("adaptation", 60, lambda data: data["rule"] == "pause")

@@ -11,6 +11,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 import av
@@ -22,7 +23,7 @@ from broadcaster.broadcast import Broadcast, public_source
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import StreamLease
 from broadcaster.errors import BusUnavailableError
-from broadcaster.ladder import parse_rungs
+from broadcaster.ladder import LadderSettings, parse_rungs
 from broadcaster.link import LinkClient, RungDemand
 from broadcaster.process import Shutdown
 from broadcaster.source import SharedSource
@@ -155,10 +156,9 @@ async def test_a_stream_from_source_to_worker(redis_server: RedisServer, bus: Bu
             await asyncio.sleep(1.0)
             worker.client.request_keyframe(1)
 
-            async def keyframe() -> bool | None:
-                return any(frame.keyframe and frame.rung == 1 for frame in worker.frames[known:]) or None
-
-            await eventually(keyframe)
+            await eventually(
+                lambda: true(lambda: any(frame.keyframe and frame.rung == 1 for frame in worker.frames[known:]))
+            )
 
         await lease(bus, lambda record: not any(rung.active for rung in record.rungs))
         thumbnail = await eventually(lambda: bus.get_picture("main"))
@@ -241,7 +241,10 @@ def described_bitrate(worker: Worker) -> int:
     return worker.client.description.rungs[0].bitrate
 
 
-async def test_the_ladder_follows_its_audience(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_ladder_follows_its_audience(
+    bus: Bus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broadcaster.ladder.ladder.LadderSettings", partial(LadderSettings, retarget_interval=0.5))
     async with broadcasting(Camera(), bus, caplog) as broadcast:
         record = await lease(bus)
         own = record.rungs[0].bitrate
@@ -253,12 +256,12 @@ async def test_the_ladder_follows_its_audience(bus: Bus, caplog: pytest.LogCaptu
             narrow = {0: RungDemand(40, histogram([0.55 * own] * 40))}
             worker.client.demand(narrow)
             await worker.gather(2, rung=0)
-            await eventually(lambda: settled(lambda: described_bitrate(worker) < 0.8 * own))
+            await eventually(lambda: true(lambda: described_bitrate(worker) < 0.8 * own))
             assert 0.5 * own < target() == described_bitrate(worker)
 
 
-async def settled(ask: Callable[[], bool]) -> bool | None:
-    return True if ask() else None
+async def true(ask: Callable[[], bool]) -> bool | None:
+    return ask() or None
 
 
 async def test_a_second_broadcaster_of_a_stream_is_refused_in_one_line(

@@ -234,9 +234,8 @@ async def test_firefox_plays(tmp_path: Path) -> None:
     async with Topology(tmp_path, announce=None) as beamcast, firefox() as page:
         await page.goto(f"{beamcast.url}/watch/main")
         first = await until_playing(page, 30)
-        await until_playing(page, 15, beyond=first + 90)
         before = await playback(page)
-        await asyncio.sleep(5)
+        await until_playing(page, 15, beyond=first + 150)
         after = await playback(page)
         assert after["framesDecoded"] - before["framesDecoded"] >= 75  # of 150, on a machine that may be busy
 
@@ -379,7 +378,9 @@ async def test_a_drained_worker_sends_its_viewers_away(tmp_path: Path) -> None:
         assert process is not None
         async with asyncio.timeout(10):
             assert await process.wait() == 0
-        assert [worker["id"] for worker in (await beamcast.get("/api/workers"))["workers"]] != [joined]
+        async with asyncio.timeout(3):  # less than a lease lasts
+            while joined in {worker["id"] for worker in (await beamcast.get("/api/workers"))["workers"]}:
+                await asyncio.sleep(0.05)
 
 
 async def test_bad_offers_get_a_problem_that_says_why(tmp_path: Path) -> None:

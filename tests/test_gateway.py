@@ -231,6 +231,7 @@ async def test_a_worker_that_hangs_delays_one_player_only(house: House) -> None:
     hanging.answering.clear()
     url = await house.gateway()
     assert (await house.join(url))[0] == 201
+    assert hanging.asked.is_set()
     began = time.perf_counter()
     assert (await house.join(url))[0] == 201
     assert time.perf_counter() - began < DEFAULT_WHEP.patience
