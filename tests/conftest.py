@@ -9,10 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
+from redis.asyncio import Redis
 
+from broadcaster.bus import Bus
 from tests.browsers import chromium
 from tests.listened_viewer import Connection
 from tests.loop_watch import never_blocked
+from tests.quick_bus import QUICK
+from tests.redis_server import RedisServer, redis_server  # noqa: F401
 from workers.transport import Endpoint
 from workers.transport.receive import NativeReceiver, PythonReceiver
 
@@ -28,6 +32,23 @@ async def loop_never_blocked(request: pytest.FixtureRequest) -> AsyncIterator[No
         return
     with never_blocked():
         yield
+
+
+@pytest_asyncio.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:  # noqa: F811
+    """A plain client of the test's own redis-server."""
+    client = Redis.from_url(redis_server.url, protocol=2)
+    yield client
+    await client.aclose()
+
+
+@pytest_asyncio.fixture
+async def bus(redis_server: RedisServer) -> AsyncIterator[Bus]:  # noqa: F811
+    """A worker's bus on the test's own redis-server, and a quick one."""
+    bus = Bus(redis_server.url, "worker-1", settings=QUICK)
+    await bus.start()
+    yield bus
+    await bus.close()
 
 
 @pytest.fixture(params=["native", "python"])

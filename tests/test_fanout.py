@@ -119,7 +119,9 @@ def test_sequence_numbers_wrap_without_breaking_srtp(fanout: Callable[[], Fanout
 def test_extensions_stand_in_every_packet(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer() as viewer:
         fanout().send(frame(0, size=3000), Audience([viewer.outlet]))
-        for packet in viewer.received():
+        received = viewer.received()
+        assert len(received) == 3
+        for packet in received:
             assert packet.extensions == {
                 2: (int((5.0 + CLOCK.offset) * 2**18) & 0xFFFFFF).to_bytes(3, "big"),
                 5: bytes(3),

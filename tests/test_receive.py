@@ -172,7 +172,8 @@ async def test_viewers_that_come_and_go_leave_nothing(endpoint: Endpoint) -> Non
         async with Connection(endpoint) as connection:
             await connection.say(PLI)
             connection.served.peer.close()
-    receiver = endpoint._mux.receiver
+    mux, receiver = endpoint._mux, endpoint._mux.receiver
+    assert not (mux.by_ufrag or mux.by_address or mux.peers)
     if isinstance(receiver, NativeReceiver):
         assert not receiver._listening
         assert not receiver._numbers
