@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.browsers import chromium
-from tests.lossy_relay import Impairment, LossyRelay
-from tests.test_end_to_end import events, through_relay, until_playing
+from tests.browsers import chromium, until_playing
+from tests.lossy_relay import Impairment
+from tests.published import events
+from tests.relayed_page import relayed
 from tests.topology import Topology
 
 pytestmark = [pytest.mark.processes, pytest.mark.browser, pytest.mark.timeout(120)]
@@ -83,14 +84,13 @@ async def test_a_stream_whose_sound_is_off_plays_without(tmp_path: Path) -> None
 
 
 async def test_the_sound_goes_on_where_the_line_is_too_narrow_for_the_picture(tmp_path: Path) -> None:
-    relays: list[LossyRelay] = []
     async with Topology(tmp_path) as beamcast, chromium() as browser, events(beamcast) as published:
         page = await browser.new_page()
-        await through_relay(page, relays, Impairment())
-        await page.goto(f"{beamcast.url}/watch/main")
-        await until_playing(page)
-        await unmute(page)
-        try:
+        async with relayed(page) as relays:
+            await page.goto(f"{beamcast.url}/watch/main")
+            await until_playing(page)
+            await unmute(page)
+            await asyncio.sleep(3)  # whoever joins through such a line gets the fewest frames of 180p and no pause
             relays[0].impairment = Impairment(bandwidth_bps=110_000, queue_bytes=16_000)
             await published.until("adaptation", 60, lambda data: data["rule"] == "pause")
             await asyncio.sleep(1)  # what stands in the line's queue passes
@@ -106,6 +106,3 @@ async def test_the_sound_goes_on_where_the_line_is_too_narrow_for_the_picture(tm
                 while (await hearing(page))["framesDecoded"] <= picture["framesDecoded"] + 10:
                     await asyncio.sleep(0.1)
             assert len(relays) == 1
-        finally:
-            for relay in relays:
-                await relay.__aexit__(None, None, None)

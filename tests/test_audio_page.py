@@ -8,8 +8,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from tests.browsers import until_playing
 from tests.loop_watch import never_blocked
-from tests.test_pages import DESKTOP, PHONE, until_playing, visit
+from tests.test_pages import DESKTOP, PHONE, visit
 from tests.whep_site import WhepSite
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Route, expect
 
-from tests.browsers import firefox, playback, read_picture
+from tests.browsers import firefox, playback, read_picture, until_playing
 from tests.loop_watch import never_blocked
 from tests.whep_site import HEIGHT, WIDTH, WhepSite, stream
 
@@ -83,16 +83,6 @@ async def visit(browser: Browser, site: WhepSite, viewport: dict[str, int] = DES
         yield Visit(page, site)
     finally:
         await page.close()
-
-
-async def until_playing(page: Any, *, beyond: int = 0, timeout: float = 20) -> int:
-    """Wait for a picture after frame `beyond`; its index."""
-    async with asyncio.timeout(timeout):
-        while True:
-            picture = await read_picture(page)
-            if picture is not None and picture["frame"] > beyond:
-                return picture["frame"]
-            await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
