@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
@@ -17,6 +17,9 @@ from tests.listened_viewer import Connection
 from tests.loop_watch import never_blocked
 from tests.quick_bus import QUICK
 from tests.redis_server import RedisServer, redis_server  # noqa: F401
+from tests.rtp_viewer import CLOCK
+from workers.forward.fanout import Fanout, PythonFanout
+from workers.forward.native import NativeFanout
 from workers.transport import Endpoint
 from workers.transport.receive import NativeReceiver, PythonReceiver
 
@@ -74,6 +77,12 @@ async def connection(endpoint: Endpoint) -> AsyncIterator[Connection]:
     """A viewer of it that is connected, and whose reports an outlet takes."""
     async with Connection(endpoint) as one:
         yield one
+
+
+@pytest.fixture(params=[PythonFanout, NativeFanout])
+def fanout(request: pytest.FixtureRequest) -> Callable[[], Fanout]:
+    """Makes a fan-out; the test runs with each kind."""
+    return lambda: request.param(CLOCK, monotonic=lambda: 5.0)  # type: ignore[no-any-return]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

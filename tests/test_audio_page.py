@@ -10,7 +10,7 @@ from playwright.async_api import Browser, expect
 
 from tests.browsers import until_playing
 from tests.loop_watch import never_blocked
-from tests.test_pages import DESKTOP, PHONE, visit
+from tests.page_visit import DESKTOP, PHONE, visit
 from tests.whep_site import WhepSite
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]

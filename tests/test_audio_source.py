@@ -31,7 +31,7 @@ from broadcaster.source.sound import PIECE, PIECE_SECONDS, Cutter, CutterConfig,
 from broadcaster.source.soundtrack import Soundtrack, SoundtrackConfig
 from broadcaster.source.tone import BEEP_SECONDS, TestTone
 from broadcaster.stream import SOUND_CLOCK, sound_timestamp_at, timestamp_at
-from tests.test_source_media import make_clip
+from tests.clips import make_clip
 
 PATIENCE = 8.0
 

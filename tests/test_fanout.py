@@ -23,19 +23,12 @@ from tests.rtp_viewer import (
 )
 from workers.forward.fanout import MAX_BATCH, Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
-from workers.forward.native import NativeFanout
 from workers.forward.outlet import OutletParameters
 from workers.forward.packets import CHUNK_SIZE, MAX_DATAGRAM, ExtensionIds
 
 
 def python() -> PythonFanout:
     return PythonFanout(CLOCK, monotonic=lambda: 5.0)
-
-
-@pytest.fixture(params=[PythonFanout, NativeFanout])
-def fanout(request: pytest.FixtureRequest) -> Callable[[], Fanout]:
-    """Makes a fan-out of either kind."""
-    return lambda: request.param(CLOCK, monotonic=lambda: 5.0)  # type: ignore[no-any-return]
 
 
 def joined(packets: list[Packet]) -> bytes:

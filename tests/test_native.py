@@ -23,38 +23,18 @@ from hypothesis import strategies as st
 from broadcaster.clock import WallClock
 from broadcaster.errors import ConfigurationError
 from broadcaster.stream import EncodedFrame
+from tests.outlet_state import NOW, content, fanout, told
 from tests.rtp_viewer import CLOCK, KEY_SIZES, PARAMETERS, DatagramPath, RtpViewer, StreamPath, frame
 from tests.sanitized import KERNEL, assert_nothing_found
 from workers.forward import native, packets
 from workers.forward.fanout import MAX_BATCH, Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.native import CHOICE, NativeFanout, default_fanout
-from workers.forward.outlet import Outlet, OutletParameters
+from workers.forward.outlet import OutletParameters
 from workers.forward.packets import CHUNK_SIZE, ExtensionIds
 from workers.forward.state import ffi
 
 ROOT = Path(__file__).parent.parent
-NOW = 5.0
-PLACES = ("srtp", "cipher", "path", "records", "socket", "address", "address_size")
-"""What differs between two states because they are two."""
-
-
-def fanout() -> NativeFanout:
-    return NativeFanout(CLOCK, monotonic=lambda: NOW)
-
-
-def content(outlet: Outlet) -> dict[str, Any]:
-    """Everything that a fan-out keeps of a viewer."""
-    state = outlet.state
-    kept = {name: getattr(state, name) for name, _ in ffi.typeof("bc_outlet").fields if name not in PLACES}
-    kept["extensions"] = bytes(state.extensions)
-    kept["records"] = bytes(ffi.buffer(state.records, ffi.sizeof("bc_record") * state.capacity))
-    return kept
-
-
-def told(outlet: Outlet) -> bytes:
-    """Everything that the estimator of a viewer's path knows."""
-    return bytes(ffi.buffer(outlet.state.path, ffi.sizeof("bc_path"))) if outlet.state.path else b""
 
 
 @st.composite

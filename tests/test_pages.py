@@ -6,28 +6,18 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, expect
 
 from tests.browsers import firefox, playback, read_picture, until_playing
 from tests.loop_watch import never_blocked
+from tests.page_visit import DESKTOP, PHONE, visit
 from tests.whep_site import HEIGHT, WIDTH, WhepSite, stream
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
-
-DESKTOP = {"width": 1280, "height": 800}
-PHONE = {"width": 390, "height": 844}
-
-NAMELESS = """() => [...document.querySelectorAll("button, a, svg[role=img], video, img, [role=group], section, nav")]
-  .filter((element) => !element.closest("[hidden]"))
-  .filter((element) => element.tagName === "IMG" ? !element.hasAttribute("alt")
-    : !(element.getAttribute("aria-label") || element.getAttribute("aria-labelledby") || element.innerText?.trim()
-        || element.textContent.trim()))
-  .map((element) => element.outerHTML)"""
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
@@ -35,54 +25,6 @@ async def loop_never_blocked() -> AsyncIterator[None]:
     """As everywhere, of the loop that these tests share with their browser."""
     with never_blocked():
         yield
-
-
-class Visit:
-    """One page, with all that it logged and asked for."""
-
-    def __init__(self, page: Page, site: WhepSite) -> None:
-        self.page = page
-        self.site = site
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type != "log" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    async def goto(self, path: str) -> None:
-        await self.page.goto(self.site.url + path)
-
-    async def hasten(self, script: str, constant: str, value: float) -> None:
-        """Give a constant of that script another value, for which the test has to wait less."""
-
-        async def changed(route: Route) -> None:
-            response = await route.fetch()
-            text, count = re.subn(rf"const {constant} = \d+;", f"const {constant} = {value:g};", await response.text())
-            assert count == 1, f"{script} has no {constant}"
-            await route.fulfill(response=response, body=text)
-
-        await self.page.route(f"**/static/{script}", changed)
-
-    async def check_manners(self) -> None:
-        """No errors, no foreign servers, everything has a name, and nothing sticks out at the side."""
-        assert not self.complaints
-        assert [url for url in self.requests if not url.startswith(self.site.url + "/")] == []
-        assert await self.page.evaluate(NAMELESS) == []
-        assert await self.page.locator("h1").count() == 1
-        assert await self.page.locator("main").count() == 1
-        assert await self.page.locator("html").get_attribute("lang") == "en"
-        assert await self.page.title() != ""
-        excess = await self.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-        assert excess <= 0
-
-
-@asynccontextmanager
-async def visit(browser: Browser, site: WhepSite, viewport: dict[str, int] = DESKTOP) -> AsyncIterator[Visit]:
-    page = await browser.new_page(viewport=viewport)  # type: ignore[arg-type]
-    try:
-        yield Visit(page, site)
-    finally:
-        await page.close()
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])

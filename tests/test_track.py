@@ -7,7 +7,6 @@ import gc
 import math
 import selectors
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -22,32 +21,9 @@ from hypothesis import strategies as st
 from broadcaster.errors import ConfigurationError
 from broadcaster.stream import EncodedFrame, Rung, StreamDescription
 from broadcaster.track import AdaptiveVideoTrack, FrameCopier, Pacer
+from tests.still_source import FakeSource
 
 T = TypeVar("T")
-
-
-@dataclass
-class Shown:
-    frame: av.VideoFrame
-
-
-class FakeSource:
-    def __init__(self, width: int = 64, height: int = 48) -> None:
-        frame = av.VideoFrame(width, height, "yuv420p")
-        frame.pict_type = PictureType.I
-        self.picture: Shown | None = Shown(frame)
-        self.readers = 0
-        self.attached = 0
-
-    def attach(self) -> None:
-        self.readers += 1
-        self.attached += 1
-
-    def detach(self) -> None:
-        self.readers -= 1
-
-    def latest(self) -> Shown | None:
-        return self.picture
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
