@@ -107,32 +107,28 @@ def test_a_stall_is_skipped_and_not_replayed() -> None:
     assert stamps[0] == pytest.approx((0.3 + 2.0) * 90_000, abs=0.04 * 90_000)
 
 
-def test_a_waiting_recv_follows_a_new_rate_at_once() -> None:
+def waited(fps: float, other: float, after: float) -> float:
+    """How long a recv() waits that began at `fps`, when `other` comes that many seconds later."""
+
     async def play() -> float:
-        track = AdaptiveVideoTrack(1, source=FakeSource())
+        track = AdaptiveVideoTrack(fps, source=FakeSource())
         await track.recv()
         start = now()
         waiting = asyncio.ensure_future(track.recv())
-        await asyncio.sleep(0.1)
-        track.set_fps(30)
+        await asyncio.sleep(after)
+        track.set_fps(other)
         await waiting
         return now() - start
 
-    assert on_fake_time(play()) == pytest.approx(0.1, abs=0.01)
+    return on_fake_time(play())
+
+
+def test_a_waiting_recv_follows_a_new_rate_at_once() -> None:
+    assert waited(1, 30, 0.1) == pytest.approx(0.1, abs=0.01)
 
 
 def test_slowing_down_delays_a_waiting_recv() -> None:
-    async def play() -> float:
-        track = AdaptiveVideoTrack(30, source=FakeSource())
-        await track.recv()
-        start = now()
-        waiting = asyncio.ensure_future(track.recv())
-        await asyncio.sleep(0.01)
-        track.set_fps(2)
-        await waiting
-        return now() - start
-
-    assert on_fake_time(play()) == pytest.approx(0.5, abs=0.01)
+    assert waited(30, 2, 0.01) == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_first_picture_is_awaited() -> None:
