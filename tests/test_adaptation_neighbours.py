@@ -232,6 +232,14 @@ def test_while_the_effect_of_a_step_up_is_not_known_nobody_else_tries() -> None:
     assert not all(household.share(5.6, name).waits for name in "abc" if name != first)
 
 
+def test_where_two_may_try_the_other_goes_on_while_the_effect_of_a_step_up_is_not_known() -> None:
+    household = sharing(**dict.fromkeys("abcdefghij", 5))
+    first, second = (name for name in household.places if not household.share(0.0, name).waits)
+    household.see(0.0, first)
+    household.moves(1.0, first, 6)
+    assert not household.share(1.1, second).waits
+
+
 def test_what_failed_for_one_is_not_tried_by_the_others_for_a_while_and_longer_each_time() -> None:
     household = sharing(a=5, b=5, c=5)
     assert household.closed(0.0) is None

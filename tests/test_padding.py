@@ -135,9 +135,12 @@ def test_copies_are_made_while_there_is_much_to_spend() -> None:
     found = sender.history.choose(numbers, now=1.0, rtt=0.05, copies=2)
     assert len(found) == 2 * len(numbers)
     spent = sum(sender.octets_of([packet], SIZE) for packet in found)
-    poor = Sender(replace(LIMITS, burst=spent // 2, share=0.0))
-    numbers = poor.send(0, 1.0, size=SIZE)
-    assert len(poor.history.choose(numbers, now=1.0, rtt=0.05, copies=2)) < 2 * len(numbers)
+    poor = Sender(replace(LIMITS, burst=2 * spent, share=0.0))
+    numbers = [number for index in range(4) for number in poor.send(index, 1.0, size=SIZE)]
+    found = poor.history.choose(numbers, now=1.0, rtt=0.05, copies=2)
+    twice = [packet for packet in found if found.count(packet) == 2]
+    assert 0 < poor.octets_of(twice, SIZE) <= spent, "half of the burst at most goes into copies"
+    assert len(found) - len(twice) > len(twice)
 
 
 def test_a_path_without_room_gets_few_resends_and_tells_what_it_could_not_afford() -> None:

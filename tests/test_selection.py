@@ -144,6 +144,15 @@ def test_the_old_rung_goes_on_until_the_keyframe_and_is_no_faster_than_the_targe
     assert not selector.accepts(old.encode(9 * TICKS)), "the picture was shown already"
 
 
+def test_the_best_rung_has_fewer_frames_as_soon_as_its_successor_shall() -> None:
+    selector, old = FrameSelector(LEVELS, level(0, 1)), Encoder(0)
+    assert len(feed(selector, old, range(0, 4 * TICKS, TICKS))) == 4
+    selector.aim(level(2, 0))
+    assert (selector.waiting_for, selector.current) == (2, level(0, 0))
+    frames = feed(selector, old, range(4 * TICKS, 8 * TICKS, TICKS))
+    assert [frame.layer for frame in frames] == [0, 0]
+
+
 def test_a_better_rung_that_lags_is_taken_at_once_one_tick_later() -> None:
     selector, old, new = FrameSelector(LEVELS, level(2, 2)), Encoder(2), Encoder(0)
     new.encode(0)
