@@ -38,7 +38,7 @@ test: system $(VENV)/.installed-dev lint ## lint and all tests
 	$(BIN)/pytest $(ARGS)
 
 sanitize: $(VENV)/.installed-dev ## the C kernel under AddressSanitizer and UBSan, longer than `make test` does
-	SANITIZER_ROUNDS=20000 $(BIN)/pytest --timeout 600 tests/test_native.py tests/test_receive.py tests/test_estimate.py \
+	SANITIZER_ROUNDS=20000 $(BIN)/pytest --timeout 600 tests/test_native.py tests/test_receive_kernel.py tests/test_estimate.py \
 		tests/test_srtp.py -k sanitizer
 
 SECONDS ?= 3600

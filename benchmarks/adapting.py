@@ -15,18 +15,18 @@ import asyncio
 import os
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process import cpu_seconds
+from benchmarks.process import Meter
 from benchmarks.shares import shares
-from benchmarks.spectators import apart, pin, spectators
+from benchmarks.site import Site
+from benchmarks.spectators import spectators
 from broadcaster.settings import main_with_errors
-from tests.topology import Process, Topology
+from tests.topology import Process
 from workers.__main__ import main
 from workers.steering import Steering
 from workers.worker import Worker
@@ -43,7 +43,7 @@ BAR = 1.0
 """Percent of a core for 100 viewers."""
 
 
-class Counted(Topology):
+class Counted(Site):
     """Whose workers count."""
 
     @property
@@ -64,32 +64,26 @@ class Counted(Topology):
 async def measure(viewers: int) -> dict[str, Any]:
     """One row: percent of a core for 100 of these viewers."""
     loop = asyncio.get_running_loop()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        async with Counted(
-            folder,
-            source=SOURCE,
-            worker_arguments=("--capacity", "2000"),
-            broadcaster_arguments=("--ladder", LADDER),
-        ) as beamcast:
-            worker = beamcast.workers["worker-1"].pid
-            own, others = apart()
-            pin(os.getpid(), others)
-            for process in beamcast.processes:
-                pin(process.pid, own if process.pid == worker else others)
-            row: dict[str, Any] = {"viewers": viewers}
-            async with spectators(beamcast.http, beamcast.url, beamcast.stream, viewers):
-                for state, pause, span in (("climbing", 0.0, CLIMB), ("steady", SETTLE, STEADY)):
-                    await asyncio.sleep(pause)
-                    counted, used, start = beamcast.seconds(), cpu_seconds(worker), loop.time()
-                    found = await shares(worker, span, folder)
-                    seconds = loop.time() - start
-                    scale = 100 / seconds * 100 / viewers
-                    python = (beamcast.seconds() - counted) * scale
-                    native = None if found is None else (cpu_seconds(worker) - used) * found["estimator"] * scale
-                    row[f"{state}_python_percent_of_100"] = python
-                    row[f"{state}_estimator_percent_of_100"] = native
-                    row[f"{state}_percent_of_100"] = python + (native or 0.0)
+    async with Counted(
+        source=SOURCE,
+        worker_arguments=("--capacity", "2000"),
+        broadcaster_arguments=("--ladder", LADDER),
+    ) as beamcast:
+        beamcast.set_apart()
+        worker = beamcast.workers["worker-1"].pid
+        row: dict[str, Any] = {"viewers": viewers}
+        async with spectators(beamcast, viewers):
+            for state, pause, span in (("climbing", 0.0, CLIMB), ("steady", SETTLE, STEADY)):
+                await asyncio.sleep(pause)
+                counted, meter, start = beamcast.seconds(), Meter(worker), loop.time()
+                found = await shares(worker, span)
+                seconds = loop.time() - start
+                scale = 100 / seconds * 100 / viewers
+                python = (beamcast.seconds() - counted) * scale
+                native = None if found is None else meter.cpu() * found["estimator"] * scale
+                row[f"{state}_python_percent_of_100"] = python
+                row[f"{state}_estimator_percent_of_100"] = native
+                row[f"{state}_percent_of_100"] = python + (native or 0.0)
     return row
 
 
@@ -109,12 +103,17 @@ def _worker() -> int:
     """A worker whose adaptation is counted in the file that is the first argument."""
     sums, tick = [0.0], Worker._tick
     descriptor = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+
+    def tell() -> None:
+        os.pwrite(descriptor, struct.pack("=d", sums[0]), 0)
+
+    tell()
     for kind, name in COUNTED:
         setattr(kind, name, _counted(getattr(kind, name), sums))
 
     def told(worker: Worker, lag: float) -> None:
         tick(worker, lag)
-        os.pwrite(descriptor, struct.pack("=d", sums[0]), 0)
+        tell()
 
     Worker._tick = told  # type: ignore[method-assign]
     return main(sys.argv[2:])

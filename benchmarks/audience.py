@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from aioice import stun
 from aiortc import RTCCertificate
 from OpenSSL import SSL
 from pylibsrtp import Policy, Session
+
+from tests.topology import Topology
 
 CHECK_INTERVAL = 2.65
 REPORT_INTERVAL = 1.0
@@ -32,19 +33,13 @@ _MANTISSA = 18
 
 
 class Audience:
-    """Viewers of one gateway; all share a certificate and a TLS context."""
+    """Viewers of the first gateway; all share a certificate and a TLS context."""
 
-    def __init__(
-        self,
-        http: aiohttp.ClientSession,
-        url: str,
-        stream: str,
-        make: Callable[[SSL.Context, str], Viewer] | None = None,
-    ) -> None:
+    def __init__(self, beamcast: Topology, make: Callable[[SSL.Context, str], Viewer] | None = None) -> None:
         """`make` is what makes a viewer of the TLS context and an answer, where it shall be another than `Viewer`."""
         self._make = make or Viewer
-        self._http = http
-        self._endpoint = f"{url}/whep/{stream}"
+        self._http = beamcast.http
+        self._endpoint = f"{beamcast.url}/whep/{beamcast.stream}"
         certificate = RTCCertificate.generateCertificate()
         self.context = SSL.Context(SSL.DTLS_METHOD)
         self.context.use_certificate(certificate._cert)

@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +26,7 @@ from benchmarks import playing
 from benchmarks.networks import NETWORKS, Network
 from benchmarks.playing import Second, Seen, Viewer, fitting, name_of
 from benchmarks.screen import Look, Screen
+from benchmarks.site import Site
 from broadcaster.adaptation.levels import Level
 from broadcaster.bus import Bus
 from broadcaster.bus.bus import BusSettings
@@ -36,7 +36,6 @@ from broadcaster.bus.subscription import Subscription
 from broadcaster.stream import Rung, StreamDescription
 from tests.browsers import chromium
 from tests.lossy_relay import LossyRelay
-from tests.topology import Topology
 
 SOURCE = "pattern:1280x720@30"
 SEED = 11
@@ -73,7 +72,7 @@ class Told:
         event = decode(payload, Event)
         if event.type == "adaptation":
             self.adaptations.append((event.ts + self._offset, event.viewer, event.data))
-        elif (event.type == "stats" and event.viewer not in self.stats) or event.type == "stats":
+        elif event.type == "stats":
             self.stats[event.viewer] = event.data
 
 
@@ -230,20 +229,14 @@ def silent(_viewer: Viewer, _second: Second) -> None:
 
 async def watch(network: Network, browser: Any, report: Report = silent) -> Seen:
     """Play through `network` in `browser`; `report` hears each second of each viewer."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with Topology(Path(folder), source=SOURCE) as beamcast:
-            bus = Bus(beamcast.redis.url, source="benchmark")
-            await bus.start()
-            try:
-                port = (await bus.workers())[0].lease.udp_port
-                async with (
-                    LossyRelay(("127.0.0.1", port), seed=SEED, shared=network.viewers > 1) as relay,
-                    Told(beamcast.redis.url, beamcast.stream) as told,
-                ):
-                    screen = Screen(browser, beamcast.url, relay)
-                    return await Watch(network, relay, screen, told, bus).run(report)
-            finally:
-                await bus.close()
+    async with Site(source=SOURCE) as beamcast, beamcast.bus() as bus:
+        port = (await bus.workers())[0].lease.udp_port
+        async with (
+            LossyRelay(("127.0.0.1", port), seed=SEED, shared=network.viewers > 1) as relay,
+            Told(beamcast.redis.url, beamcast.stream) as told,
+        ):
+            screen = Screen(browser, beamcast.url, relay)
+            return await Watch(network, relay, screen, told, bus).run(report)
 
 
 def show(viewer: Viewer, one: Second) -> None:

@@ -22,15 +22,15 @@ MESSAGES = 64
 ARENA = 192 * 1024
 """Octets in one sendmmsg, likewise."""
 
-_ffi = FFI()
-_ffi.cdef("""
+ffi = FFI()
+ffi.cdef("""
     struct iovec { void *base; size_t size; };
     struct msghdr { void *name; unsigned name_size; struct iovec *vectors; size_t count; void *control;
                     size_t control_size; int flags; };
     struct mmsghdr { struct msghdr header; unsigned size; };
     int sendmmsg(int, struct mmsghdr *, unsigned, int);
 """)
-_libc: Any = _ffi.dlopen(None)
+libc: Any = ffi.dlopen(None)
 
 
 class Messages:
@@ -42,10 +42,10 @@ class Messages:
         total = sum(sizes)
         self._step = step = max(1, min(len(addresses), MESSAGES, ARENA // total))
         segments = struct.pack("@QiiH6x", 18, socket.IPPROTO_UDP, UDP_SEGMENT, sizes[0])
-        names = [_ffi.new("char[]", socket_address(address)) for address in addresses]
+        names = [ffi.new("char[]", socket_address(address)) for address in addresses]
         # As many payloads as leave together, so that the caches have the same to carry as a sender's.
-        data, control = _ffi.new("char[]", total * step), _ffi.new("char[]", segments)
-        vectors, self._messages = _ffi.new("struct iovec[]", step), _ffi.new("struct mmsghdr[]", len(addresses))
+        data, control = ffi.new("char[]", total * step), ffi.new("char[]", segments)
+        vectors, self._messages = ffi.new("struct iovec[]", step), ffi.new("struct mmsghdr[]", len(addresses))
         for place in range(step):
             vectors[place].base, vectors[place].size = data + place * total, total
         for number, name in enumerate(names):
@@ -59,7 +59,7 @@ class Messages:
     def send(self) -> None:
         for start in range(0, self._viewers, self._step):
             count = min(self._step, self._viewers - start)
-            _libc.sendmmsg(self._socket, self._messages + start, count, 0)
+            libc.sendmmsg(self._socket, self._messages + start, count, 0)
 
 
 def paced(frames: Sequence[Sequence[int]], viewers: int, *, fps: float, core: int) -> float:

@@ -18,16 +18,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 
-from benchmarks.spectators import Spectators, apart, pin, spectators
-from tests.topology import Topology
+from benchmarks.judgement import verdict
+from benchmarks.site import Site, pinned_no_longer
+from benchmarks.spectators import Spectators, present, spectators
 from workers.load import feedback
 from workers.load.crowd import Crowd, CrowdSettings
 from workers.load.session import Whep, endpoint
@@ -50,39 +49,26 @@ class Deaf(Crowd):
 
 
 @contextlib.asynccontextmanager
-async def _crowd(whep: Whep, kind: type[Crowd], settings: CrowdSettings) -> AsyncIterator[Crowd]:
-    crowd = kind(whep, settings)
-    attending = asyncio.create_task(crowd.attend(lambda: None))
-    try:
-        await crowd.join()
-        assert crowd.clients, f"the bad viewer did not join: {crowd.tally.refusal}"
-        yield crowd
-    finally:
-        attending.cancel()
-        await asyncio.gather(attending, return_exceptions=True)
-        await crowd.leave()
-
-
-@contextlib.asynccontextmanager
 async def nobody(whep: Whep) -> AsyncIterator[None]:
     yield
 
 
 @contextlib.asynccontextmanager
 async def loses(whep: Whep) -> AsyncIterator[None]:
-    async with _crowd(whep, Crowd, CrowdSettings(viewers=1, loss=LOSS, nack=True)):
+    async with present(Crowd(whep, CrowdSettings(viewers=1, loss=LOSS, nack=True))):
         yield
 
 
 @contextlib.asynccontextmanager
 async def deaf(whep: Whep) -> AsyncIterator[None]:
-    async with _crowd(whep, Deaf, CrowdSettings(viewers=1)):
+    async with present(Deaf(whep, CrowdSettings(viewers=1))):
         yield
 
 
 @contextlib.asynccontextmanager
 async def floods(whep: Whep) -> AsyncIterator[None]:
-    async with _crowd(whep, Crowd, CrowdSettings(viewers=1)) as crowd:
+    crowd = Crowd(whep, CrowdSettings(viewers=1))
+    async with present(crowd):
         flooding = asyncio.create_task(_flood(crowd))
         try:
             yield
@@ -121,18 +107,12 @@ KINDS: tuple[Callable[[Whep], contextlib.AbstractAsyncContextManager[None]], ...
 
 async def measure() -> list[dict[str, Any]]:
     """A row for each kind, in about five minutes."""
-    own, others = apart()
-    pin(os.getpid(), others)
-    with tempfile.TemporaryDirectory() as folder:
-        async with Topology(
-            Path(folder), source="pattern:640x360@30", broadcaster_arguments=("--ladder", "640x360@1000k")
-        ) as beamcast:
-            for process in beamcast.processes:
-                pin(process.pid, own if process is beamcast.workers["worker-1"] else others)
-            async with spectators(beamcast.http, beamcast.url, beamcast.stream, VIEWERS, singly=True) as crowd:
-                await asyncio.sleep(SETTLE)
-                url = endpoint(beamcast.url, beamcast.stream)
-                return [await _kind(kind, beamcast.http, url, crowd) for kind in KINDS]
+    async with Site(source="pattern:640x360@30", broadcaster_arguments=("--ladder", "640x360@1000k")) as beamcast:
+        beamcast.set_apart()
+        async with spectators(beamcast, VIEWERS, singly=True) as crowd:
+            await asyncio.sleep(SETTLE)
+            url = endpoint(beamcast.url, beamcast.stream)
+            return [await _kind(kind, beamcast.http, url, crowd) for kind in KINDS]
 
 
 async def _kind(kind: Any, http: aiohttp.ClientSession, url: str, crowd: Spectators) -> dict[str, Any]:
@@ -174,12 +154,9 @@ def _p99(gaps: Any) -> float:
 
 def run() -> dict[str, Any]:
     """Measure, and say what holds."""
-    allowed = os.sched_getaffinity(0)
     print(f"p99 of the spacing of packets{'':>4}without     with")
-    try:
+    with pinned_no_longer():
         rows = asyncio.run(measure())
-    finally:
-        os.sched_setaffinity(0, allowed)
     holds = all(row["change"] <= BAR for row in rows)
-    print(f"at most x {BAR:g}: {'holds' if holds else 'MISSED'}")
+    print(f"at most x {BAR:g}: {verdict(holds)}")
     return {"bar": BAR, "holds": holds, "viewers": VIEWERS, "load": os.getloadavg()[0], "rows": rows}

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
-from pathlib import Path
+import time
 from typing import Any
 
-from benchmarks.process import cpu_seconds
-from benchmarks.spectators import pin, spectators
-from broadcaster.bus import Bus
-from broadcaster.bus.messages import WorkerLease
+from benchmarks.process import Meter
+from benchmarks.site import Site, pin
+from benchmarks.spectators import Spectators, spectators
 from tests.topology import Topology
 
 VIEWERS = 200
@@ -32,45 +30,22 @@ KBIT = 1000
 
 async def case(workers: int) -> dict[str, Any]:
     """One row."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with Topology(
-            Path(folder),
-            source="pattern:640x360@30",
-            workers=workers,
-            worker_arguments=("--capacity", "2000"),
-            broadcaster_arguments=("--ladder", f"640x360@{KBIT}k"),
-        ) as beamcast:
-            for core, process in enumerate(beamcast.workers.values()):
-                pin(process.pid, {core % (os.cpu_count() or 1)})
-            pids = {name: process.pid for name, process in beamcast.workers.items()}
-            async with spectators(beamcast.http, beamcast.url, beamcast.stream, workers * VIEWERS) as crowd:
-                await asyncio.sleep(SETTLE)
-                leases = await _leases(beamcast.redis.url)
-                assert len({lease.udp_port for lease in leases}) == workers, "workers share a port"
-                viewers = {lease.id: lease.viewers for lease in leases}
-                rounds = []
-                for _ in range(ROUNDS):
-                    used = {name: cpu_seconds(pid) for name, pid in pids.items()}
-                    redis, packets, start = (
-                        cpu_seconds(beamcast.redis.pid),
-                        crowd.packets,
-                        asyncio.get_running_loop().time(),
-                    )
-                    await asyncio.sleep(ROUND)
-                    packets = crowd.packets - packets
-                    seconds = asyncio.get_running_loop().time() - start
-                    each = {name: cpu_seconds(pid) - used[name] for name, pid in pids.items()}
-                    rounds.append(
-                        {
-                            "us": [
-                                each[name] / (packets * viewers[name] / sum(viewers.values())) * 1e6 for name in pids
-                            ],
-                            "percent": [each[name] / seconds * 100 for name in pids],
-                            "redis": (cpu_seconds(beamcast.redis.pid) - redis) / seconds * 100,
-                            "rate": packets / seconds,
-                        }
-                    )
-                lost = crowd.lost
+    async with Site(
+        source="pattern:640x360@30",
+        workers=workers,
+        worker_arguments=("--capacity", "2000"),
+        broadcaster_arguments=("--ladder", f"640x360@{KBIT}k"),
+    ) as beamcast:
+        for core, process in enumerate(beamcast.workers.values()):
+            pin(process.pid, {core % (os.cpu_count() or 1)})
+        async with spectators(beamcast, workers * VIEWERS) as crowd:
+            await asyncio.sleep(SETTLE)
+            async with beamcast.bus() as bus:
+                leases = [living.lease for living in await bus.workers()]
+            assert len({lease.udp_port for lease in leases}) == workers, "workers share a port"
+            viewers = {lease.id: lease.viewers for lease in leases}
+            rounds = [await _round(beamcast, crowd, viewers) for _ in range(ROUNDS)]
+            lost = crowd.lost
     best = min(rounds, key=lambda one: sum(one["us"]))
     return {
         "workers": workers,
@@ -86,13 +61,18 @@ async def case(workers: int) -> dict[str, Any]:
     }
 
 
-async def _leases(url: str) -> list[WorkerLease]:
-    bus = Bus(url, "benchmark")
-    await bus.start()
-    try:
-        return [living.lease for living in await bus.workers()]
-    finally:
-        await bus.close()
+async def _round(beamcast: Topology, crowd: Spectators, viewers: dict[str, int]) -> dict[str, Any]:
+    meters = {name: Meter(process.pid) for name, process in beamcast.workers.items()}
+    redis, packets, start = Meter(beamcast.redis.pid), crowd.packets, time.monotonic()
+    await asyncio.sleep(ROUND)
+    packets, seconds = crowd.packets - packets, time.monotonic() - start
+    each = {name: meter.cpu() for name, meter in meters.items()}
+    return {
+        "us": [used / (packets * viewers[name] / sum(viewers.values())) * 1e6 for name, used in each.items()],
+        "percent": [used / seconds * 100 for used in each.values()],
+        "redis": redis.cpu() / seconds * 100,
+        "rate": packets / seconds,
+    }
 
 
 def run() -> dict[str, Any]:

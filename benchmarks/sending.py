@@ -43,15 +43,17 @@ from aiortc.rtcrtpparameters import (
     RTCRtpSendParameters,
 )
 from aiortc.rtp import is_rtcp
-from cffi import FFI
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import GCM
 from pylibsrtp import Policy, Session
 from pylibsrtp._binding import ffi as srtp_ffi
 
+from benchmarks.floor import ARENA, MESSAGES, ffi, libc
+from benchmarks.judgement import verdict
 from broadcaster.clock import WallClock
 from broadcaster.stream import EncodedFrame
+from tests.rtp_viewer import DatagramPath
 from workers.forward import (
     Audience,
     ExtensionIds,
@@ -101,19 +103,6 @@ class Keys:
     profile = PROFILE
     tx_key = KEY
     rx_key = KEY
-
-
-class Path:
-    """A path over UDP."""
-
-    is_tcp = False
-
-    def __init__(self, sender: socket.socket, address: Any) -> None:
-        self.socket = sender
-        self.address = address
-
-    def send(self, data: bytes) -> bool:
-        return self.socket.sendto(data, self.address) == len(data)
 
 
 class Tally:
@@ -255,7 +244,7 @@ def audience(viewers: int, sender: socket.socket, address: Any, clock: WallClock
                 cname="c",
             ),
             Keys(),
-            Path(sender, address),
+            DatagramPath(sender, address),
             clock,
         )
         for number in range(viewers)
@@ -285,26 +274,11 @@ class Sending:
         return used / frames
 
 
-MESSAGES = 64
-"""In one sendmmsg, as the kernel has it."""
-
-ARENA = 192 * 1024
-"""Octets in one sendmmsg, likewise."""
-
-
 class Floor:
     """Datagrams of the same sizes through the same system calls, and nothing else."""
 
     def __init__(self, viewers: int, packets: int, overhead: int, sender: socket.socket, address: Any) -> None:
-        ffi = FFI()
-        ffi.cdef(
-            """struct iovec { void *base; size_t size; };
-            struct msghdr { void *name; uint32_t name_size; struct iovec *vectors; size_t count; void *control;
-                            size_t control_size; int flags; };
-            struct mmsghdr { struct msghdr header; unsigned size; };
-            int sendmmsg(int, struct mmsghdr *, unsigned, int);"""
-        )
-        self._sendmmsg = ffi.dlopen(None).sendmmsg
+        self._sendmmsg = libc.sendmmsg
         self._socket = sender.fileno()
         stride = CHUNK_SIZE + overhead
         size = packets * (OCTETS + overhead)
@@ -434,7 +408,7 @@ def run() -> dict[str, Any]:
         holds[f"stock, {kind}"] = all(row["stock_by_native"] >= STOCK_BAR for row in judged)
         holds[f"floor, {kind}"] = all(row["native_by_floor"] <= FLOOR_BAR for row in judged)
     print(f"from {AUDIENCE} viewers and {FRAME} packets on, {STOCK_BAR:g}x less than stock, {FLOOR_BAR:g}x the floor:")
-    print(", ".join(f"{name} {'holds' if held else 'MISSED'}" for name, held in holds.items()), f"load {load[0]:.1f}")
+    print(", ".join(f"{name} {verdict(held)}" for name, held in holds.items()), f"load {load[0]:.1f}")
     return {"stock_bar": STOCK_BAR, "floor_bar": FLOOR_BAR, "holds": holds, "load": load, "rows": rows}
 
 

@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from pathlib import Path
+import tempfile
 
 _RATE = 1999
 _NATIVE = ("_kernel.abi3.so", "pylibsrtp/_binding")
 _CALLS = ("__x64_sys_sendmmsg", "__x64_sys_recvmmsg", "__arm64_sys_sendmmsg", "__arm64_sys_recvmmsg")
 
 
-async def shares(pid: int, seconds: float, folder: Path) -> dict[str, float] | None:
+async def shares(pid: int, seconds: float) -> dict[str, float] | None:
     """Shares (0 to 1) of the CPU time in the next `seconds`; None where perf is not there or not allowed."""
     perf = shutil.which("perf")
     if perf is None:
         return None
-    data = folder / "perf.data"
-    record = ("record", "-q", "-F", str(_RATE), "-g", "-p", str(pid), "-o", str(data), "--", "sleep", str(seconds))
-    if await _run(perf, *record) is None:
-        return None
-    text = await _run(perf, "script", "-i", str(data), "-F", "ip,sym,dso")
+    with tempfile.TemporaryDirectory() as folder:
+        data = f"{folder}/perf.data"
+        record = ("record", "-q", "-F", str(_RATE), "-g", "-p", str(pid), "-o", data, "--", "sleep", str(seconds))
+        if await _run(perf, *record) is None:
+            return None
+        text = await _run(perf, "script", "-i", data, "-F", "ip,sym,dso")
     return None if text is None else _count(text)
 
 

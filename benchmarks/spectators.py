@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
-import aiohttp
-
+from tests.topology import Topology
 from workers.load.counters import Floats, Integers
 from workers.load.crowd import Crowd, CrowdSettings
 from workers.load.inbox import Batch
@@ -75,9 +73,7 @@ class Spectators(Crowd):
 
 
 @contextlib.asynccontextmanager
-async def spectators(
-    http: aiohttp.ClientSession, url: str, stream: str, viewers: int, *, singly: bool = False
-) -> AsyncIterator[Spectators]:
+async def spectators(beamcast: Topology, viewers: int, *, singly: bool = False) -> AsyncIterator[Spectators]:
     """`viewers` of them, all connected; they leave at the end. `singly`: packets are not left together."""
     settings = CrowdSettings(
         viewers=viewers,
@@ -87,27 +83,22 @@ async def spectators(
         verified_first=1,
         verified_viewers=viewers + 1,
     )
-    crowd = Spectators(Whep(http, endpoint(url, stream), token=None, loopback=True), settings)
-    attending = asyncio.gather(crowd.attend(lambda: None), crowd.speak())
+    whep = Whep(beamcast.http, endpoint(beamcast.url, beamcast.stream), token=None, loopback=True)
+    crowd = Spectators(whep, settings)
+    async with present(crowd, crowd.speak()):
+        yield crowd
+
+
+@contextlib.asynccontextmanager
+async def present(crowd: Crowd, *meanwhile: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """The crowd is there, all of it, and does what viewers do and `meanwhile`; it leaves at the end."""
+    attending = asyncio.gather(crowd.attend(lambda: None), *meanwhile)
     try:
         await crowd.join()
-        assert len(crowd.clients) == viewers, f"{len(crowd.clients)} of {viewers} joined: {crowd.tally.refusal}"
-        yield crowd
+        expected = crowd.settings.viewers
+        assert len(crowd.clients) == expected, f"{len(crowd.clients)} of {expected} joined: {crowd.tally.refusal}"
+        yield
     finally:
         attending.cancel()
         await asyncio.gather(attending, return_exceptions=True)
         await crowd.leave()
-
-
-def pin(pid: int, cores: set[int]) -> None:
-    """Let all threads of a process run on these cores alone."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(task.name), cores)
-
-
-def apart() -> tuple[set[int], set[int]]:
-    """A core for the worker, and those for everything else, this process included."""
-    cores = range(os.cpu_count() or 1)
-    own = {cores[0]}
-    return own, set(cores[1:]) or own

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import statistics
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from benchmarks.audience import Audience
+from benchmarks.judgement import below, spread
+from benchmarks.site import Site
 from tests.browsers import chromium, read_picture
-from tests.topology import Topology
 
 JOINS = 16
 OTHERS = 10
@@ -60,38 +58,37 @@ _JOIN = """async () => {
 
 async def measure() -> dict[str, Any]:
     """All figures, in about 30 seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with Topology(Path(folder)) as beamcast, chromium() as browser:
-            page = await browser.new_page()
-            await page.goto(f"{beamcast.url}/api/streams")
-            await page.evaluate(_JOIN)  # the first one in a fresh browser loads its codecs
-            await page.evaluate("() => window.leave()")
-            alone = [await _join(page) for _ in range(JOINS)]
-            audience = Audience(beamcast.http, beamcast.url, beamcast.stream)
-            await audience.join(OTHERS)
-            rush = [await _join(page) for _ in range(JOINS)]
-            among = []
-            for _ in range(JOINS):
-                await asyncio.sleep(random.uniform(*PAUSE))
-                among.append(await _join(page))
-            audience.leave(OTHERS)
-            await page.evaluate(_JOIN)
-            await asyncio.sleep(2.0)
-            ages: list[float] = []
-            while len(ages) < AGES:
-                picture = await read_picture(page)
-                if picture is not None:
-                    ages.append(picture["ageMs"])
-                await asyncio.sleep(0.1)
-            await page.evaluate("() => window.leave()")
+    async with Site() as beamcast, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"{beamcast.url}/api/streams")
+        await page.evaluate(_JOIN)  # the first one in a fresh browser loads its codecs
+        await page.evaluate("() => window.leave()")
+        alone = [await _join(page) for _ in range(JOINS)]
+        audience = Audience(beamcast)
+        await audience.join(OTHERS)
+        rush = [await _join(page) for _ in range(JOINS)]
+        among = []
+        for _ in range(JOINS):
+            await asyncio.sleep(random.uniform(*PAUSE))
+            among.append(await _join(page))
+        audience.leave(OTHERS)
+        await page.evaluate(_JOIN)
+        await asyncio.sleep(2.0)
+        ages: list[float] = []
+        while len(ages) < AGES:
+            picture = await read_picture(page)
+            if picture is not None:
+                ages.append(picture["ageMs"])
+            await asyncio.sleep(0.1)
+        await page.evaluate("() => window.leave()")
     return {
         "bars": BARS,
         "others": OTHERS,
-        "first_picture_ms": _spread([one["shown"] for one in alone]),
-        "answer_ms": _spread([one["answered"] for one in alone]),
-        "first_picture_among_others_ms": _spread([one["shown"] for one in among]),
-        "first_picture_in_a_rush_ms": _spread([one["shown"] for one in rush]),
-        "source_to_screen_ms": _spread(ages),
+        "first_picture_ms": spread([one["shown"] for one in alone], 1),
+        "answer_ms": spread([one["answered"] for one in alone], 1),
+        "first_picture_among_others_ms": spread([one["shown"] for one in among], 1),
+        "first_picture_in_a_rush_ms": spread([one["shown"] for one in rush], 1),
+        "source_to_screen_ms": spread(ages, 1),
     }
 
 
@@ -101,21 +98,11 @@ async def _join(page: Any) -> dict[str, float]:
     return figures
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "count": len(values),
-        "median": round(statistics.median(values), 1),
-        "p90": round(statistics.quantiles(values, n=10)[-1], 1),
-        "max": round(max(values), 1),
-    }
-
-
 def run() -> dict[str, Any]:
     """Measure, and say what holds."""
     figures = asyncio.run(measure())
     for name in SHOWN:
-        spread = figures[name]
-        bar = BARS.get(name)
-        verdict = "" if bar is None else f"  bar {bar:g}: {'holds' if spread['median'] < bar else 'MISSED'}"
-        print(f"{name:>30} median {spread['median']:6.1f}  p90 {spread['p90']:6.1f}{verdict}")
+        found, bar = figures[name], BARS.get(name)
+        judged = "" if bar is None else f"  {below(found['median'], bar)}"
+        print(f"{name:>30} median {found['median']:6.1f}  p90 {found['p90']:6.1f}{judged}")
     return figures

@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from benchmarks import adapting
 from benchmarks.floor import paced
-from benchmarks.process import cpu_seconds
+from benchmarks.process import Meter
 from benchmarks.shares import shares
-from benchmarks.spectators import Spectators, apart, pin, spectators
-from tests.topology import Topology
+from benchmarks.site import Site, pinned_no_longer
+from benchmarks.spectators import Spectators, spectators
 
 CASES = ((50, 1000), (200, 1000), (500, 1000), (1000, 1000), (50, 2500), (200, 2500), (500, 2500))
 """Viewers, kbit/s."""
@@ -53,25 +51,19 @@ JUDGED = 200
 async def case(viewers: int, kbit: int) -> dict[str, Any]:
     """One row."""
     picture = PICTURES[kbit]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        async with Topology(
-            folder,
-            source=f"pattern:{picture}@{FPS}",
-            worker_arguments=("--capacity", "2000"),
-            broadcaster_arguments=("--ladder", f"{picture}@{kbit}k"),
-        ) as beamcast:
-            worker = beamcast.workers["worker-1"].pid
-            own, others = apart()
-            pin(os.getpid(), others)
-            for process in beamcast.processes:
-                pin(process.pid, own if process.pid == worker else others)
-            async with spectators(beamcast.http, beamcast.url, beamcast.stream, viewers) as crowd:
-                await asyncio.sleep(SETTLE)
-                rounds = [await _round(worker, crowd) for _ in range(ROUNDS)]
-                found = await shares(worker, SAMPLED, folder)
-                lost, frames = crowd.lost, crowd.frames()[-FLOOR_FRAMES - 1 : -1]
-        floor = await asyncio.to_thread(paced, frames, viewers, fps=FPS, core=min(own))
+    async with Site(
+        source=f"pattern:{picture}@{FPS}",
+        worker_arguments=("--capacity", "2000"),
+        broadcaster_arguments=("--ladder", f"{picture}@{kbit}k"),
+    ) as beamcast:
+        core = beamcast.set_apart()
+        worker = beamcast.workers["worker-1"].pid
+        async with spectators(beamcast, viewers) as crowd:
+            await asyncio.sleep(SETTLE)
+            rounds = [await _round(worker, crowd) for _ in range(ROUNDS)]
+            found = await shares(worker, SAMPLED)
+            lost, frames = crowd.lost, crowd.frames()[-FLOOR_FRAMES - 1 : -1]
+    floor = await asyncio.to_thread(paced, frames, viewers, fps=FPS, core=core)
     best = min(rounds, key=lambda one: one["us"])
     python = None if found is None else 1.0 - found["native"]
     return {
@@ -91,43 +83,37 @@ async def case(viewers: int, kbit: int) -> dict[str, Any]:
 
 
 async def _round(worker: int, crowd: Spectators) -> dict[str, float]:
-    loop = asyncio.get_running_loop()
-    used, packets, start = cpu_seconds(worker), crowd.packets, loop.time()
+    meter, packets = Meter(worker), crowd.packets
     await asyncio.sleep(ROUND)
-    used, packets = cpu_seconds(worker) - used, crowd.packets - packets
-    return {"us": used / packets * 1e6, "percent": used / (loop.time() - start) * 100}
+    return {"us": meter.cpu() / (crowd.packets - packets) * 1e6, "percent": meter.percent()}
 
 
 def run() -> dict[str, Any]:
     """Measure, and say what holds."""
-    allowed = os.sched_getaffinity(0)
     rows = []
     print(
         f"{'viewers':>8} {'kbit/s':>7} {'µs/packet':>10} {'floor':>6} {'ratio':>6} {'% of 100':>9} {'Python':>7} lost"
     )
-    try:
-        for viewers, kbit in CASES:
-            os.sched_setaffinity(0, allowed)
+    for viewers, kbit in CASES:
+        with pinned_no_longer():
             row = asyncio.run(case(viewers, kbit))
-            rows.append(row)
-            python = row["python_percent_of_100"]
-            print(
-                f"{viewers:>8}{kbit:>10}{row['us']:>10.2f}{row['floor_us']:>10.2f}{row['by_floor']:>10.2f}"
-                f"{row['cpu_percent_of_100']:>10.2f}{'-' if python is None else f'{python:.2f}':>10}  {row['lost']}",
-                flush=True,
-            )
-        adaptation = []
-        for viewers in ADAPTING:
-            os.sched_setaffinity(0, allowed)
+        rows.append(row)
+        python = row["python_percent_of_100"]
+        print(
+            f"{viewers:>8}{kbit:>10}{row['us']:>10.2f}{row['floor_us']:>10.2f}{row['by_floor']:>10.2f}"
+            f"{row['cpu_percent_of_100']:>10.2f}{'-' if python is None else f'{python:.2f}':>10}  {row['lost']}",
+            flush=True,
+        )
+    adaptation = []
+    for viewers in ADAPTING:
+        with pinned_no_longer():
             row = asyncio.run(adapting.measure(viewers))
-            adaptation.append(row)
-            print(
-                f"{viewers:>8} adapted: {row['climbing_percent_of_100']:.2f} % of a core for 100 while they climb, "
-                f"{row['steady_percent_of_100']:.2f} % later",
-                flush=True,
-            )
-    finally:
-        os.sched_setaffinity(0, allowed)
+        adaptation.append(row)
+        print(
+            f"{viewers:>8} adapted: {row['climbing_percent_of_100']:.2f} % of a core for 100 while they climb, "
+            f"{row['steady_percent_of_100']:.2f} % later",
+            flush=True,
+        )
     holds = _holds(rows) | {"adaptation": all(row["climbing_percent_of_100"] < adapting.BAR for row in adaptation)}
     return {"bars": BARS, "judged_viewers": JUDGED, "holds": holds, "adaptation": adaptation, "rows": rows}
 

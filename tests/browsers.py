@@ -133,6 +133,16 @@ async def playback(page: Page) -> dict[str, Any]:
     return figures
 
 
+async def until_playing(page: Page, timeout: float = 20, *, beyond: int = 0) -> int:
+    """Wait until the picture on the page shows a frame after `beyond`; the frame's number."""
+    async with asyncio.timeout(timeout):
+        while True:
+            picture = await read_picture(page)
+            if picture is not None and picture["frame"] > beyond:
+                return picture["frame"]
+            await asyncio.sleep(0.05)
+
+
 def _executable(*names: str) -> str:
     for name in names:
         if found := shutil.which(name):

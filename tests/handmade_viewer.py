@@ -10,9 +10,10 @@ import contextlib
 import os
 import socket
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from aioice import stun
 from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
@@ -200,9 +201,19 @@ class Served:
                 await self.happened.wait()
 
 
-def serve(endpoint: Endpoint, host: str = "127.0.0.1", port: int = 0, *, tcp: bool = False) -> tuple[Served, Viewer]:
+AServed = TypeVar("AServed", bound=Served)
+
+
+def serve(
+    endpoint: Endpoint,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    tcp: bool = False,
+    kind: Callable[[], AServed] = Served,
+) -> tuple[AServed, Viewer]:
     """A peer of `endpoint` and the viewer that belongs to it; `port` is the relay's, when there is one."""
-    served = Served()
+    served = kind()
     viewer = Viewer((host, port or endpoint.port), "", "", tcp=tcp)
     served.peer = endpoint.accept(
         remote_fingerprint=viewer.fingerprint,
@@ -212,6 +223,13 @@ def serve(endpoint: Endpoint, host: str = "127.0.0.1", port: int = 0, *, tcp: bo
     )
     viewer.ufrag, viewer.password = served.peer.ufrag, served.peer.password
     return served, viewer
+
+
+async def seen(endpoint: Endpoint, count: int, what: str = "datagrams") -> None:
+    """Wait until the server has counted so many datagrams, or `what` else its statistics count."""
+    async with asyncio.timeout(5):
+        while getattr(endpoint.statistics, what) < count:
+            await asyncio.sleep(0.002)
 
 
 def session(profile: int, key: bytes, *, outbound: bool) -> Session:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from broadcaster.link import ClientLimits, LinkClient, LinkServer, RungDemand, ServerLimits
 from broadcaster.link.address import split_address
 from broadcaster.link.wire import Decoder, Message, encode
 from broadcaster.stream import EncodedFrame, Rung, StreamDescription
+from tests.patience import PATIENCE
 
-PATIENCE = 10.0
 DESCRIPTION = StreamDescription(
     "main", 7, (Rung("720p", 1280, 720, 30.0, 2_500_000, 2), Rung("360p", 640, 360, 30.0, 800_000, 3))
 )
 OTHER_LADDER = StreamDescription("main", 7, (Rung("180p", 320, 180, 15.0, 200_000, 3),))
 WATCHED = RungDemand(1)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Broadcaster(LinkServer):

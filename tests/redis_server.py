@@ -104,7 +104,7 @@ def _free_port() -> int:
 
 @pytest_asyncio.fixture
 async def redis_server() -> AsyncIterator[RedisServer]:
-    """A server of the test's own. Import it: `from tests.redis_server import redis_server  # noqa: F401`."""
+    """A server of the test's own."""
     server = RedisServer()
     await asyncio.to_thread(server.start)
     yield server

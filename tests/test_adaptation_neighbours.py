@@ -49,6 +49,10 @@ class Household:
     def burdened(self, now: float) -> set[str]:
         return {name for name in self.places if self.share(now, name).burdened}
 
+    def moves(self, now: float, name: str, place: int) -> None:
+        self.places[name] = place
+        self.see(now, name)
+
     def fails(self, now: float, name: str, aim: int) -> None:
         """A probe that does not go through."""
         self.see(now, name, aim=aim)
@@ -58,9 +62,15 @@ class Household:
         return self.share(now, name).closed
 
 
-def test_nobody_runs_ahead_on_a_line_that_is_shared() -> None:
-    household = Household(a=7, b=2, c=7)
+def sharing(**places: int) -> Household:
+    """A household whose line is found to be shared in second 0."""
+    household = Household(**places)
     household.compare(0.0)
+    return household
+
+
+def test_nobody_runs_ahead_on_a_line_that_is_shared() -> None:
+    household = sharing(a=7, b=2, c=7)
     assert household.caps(0.0) == {3}
     household.compare(40.0, queue=0.0)
     assert household.caps(40.0) == {3}
@@ -69,8 +79,7 @@ def test_nobody_runs_ahead_on_a_line_that_is_shared() -> None:
 
 
 def test_a_line_that_was_found_to_be_shared_again_is_taken_for_one_for_longer() -> None:
-    household = Household(a=7, b=2, c=7)
-    household.compare(0.0)
+    household = sharing(a=7, b=2, c=7)
     household.compare(70.0, queue=0.0)
     assert household.caps(70.0) == {NO_CAP}
     household.compare(80.0)
@@ -110,8 +119,7 @@ def test_two_are_no_neighbours() -> None:
 
 
 def test_who_is_low_for_a_moment_holds_nobody_back() -> None:
-    household = Household(a=5, b=5, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=5, c=5)
     household.compare(3.0, b=1)
     assert household.caps(3.0) == {6}
     household.compare(7.0)
@@ -119,8 +127,7 @@ def test_who_is_low_for_a_moment_holds_nobody_back() -> None:
 
 
 def test_who_left_is_forgotten() -> None:
-    household = Household(a=5, b=0, c=5, d=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=0, c=5, d=5)
     del household.places["b"]
     household.compare(8.0)
     assert household.caps(8.0) == {6}
@@ -139,8 +146,7 @@ def test_a_fifth_tries_for_more_at_a_time_and_those_with_least_go_first() -> Non
 
 
 def test_who_has_more_gives_way_first_and_among_equals_who_tries_for_more() -> None:
-    household = Household(a=4, b=3, c=3)
-    household.compare(0.0)
+    household = sharing(a=4, b=3, c=3)
     assert household.spared(0.0) == {"b", "c"}
     household.compare(1.0, a=3)
     assert household.spared(1.0) == {name for name in "abc" if household.share(1.0, name).waits}
@@ -148,12 +154,10 @@ def test_who_has_more_gives_way_first_and_among_equals_who_tries_for_more() -> N
 
 
 def test_of_those_who_have_most_the_one_who_came_last_gives_way_first() -> None:
-    household = Household(a=4, b=3, c=3)
-    household.compare(0.0)
+    household = sharing(a=4, b=3, c=3)
     for name in "abc":
         household.see(0.0, name)
-    household.places["c"] = 4
-    household.see(1.0, "c")
+    household.moves(1.0, "c", 4)
     household.compare(5.0)
     assert household.spared(5.0) == {"a", "b"}
 
@@ -188,8 +192,7 @@ def test_who_goes_on_to_probe_counts_once_and_who_stopped_no_longer() -> None:
 
 
 def test_while_one_probes_the_others_are_spared_and_tell_it_that_it_is_too_much() -> None:
-    household = Household(a=5, b=6, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=6, c=5)
     household.see(0.1, "a", aim=6)
     assert household.burdened(0.2) == {"b", "c"}, "b, too, although it has most"
     assert not household.share(0.2, "a").crowded
@@ -201,60 +204,58 @@ def test_while_one_probes_the_others_are_spared_and_tell_it_that_it_is_too_much(
 
 
 def test_after_a_step_up_those_who_were_there_before_are_spared() -> None:
-    household = Household(a=5, b=6, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=6, c=5)
     for name in "abc":
         household.see(0.0, name)
-    household.places["a"] = 6
-    household.see(0.5, "a")
+    household.moves(0.5, "a", 6)
     assert household.burdened(1.0) == {"b", "c"}
     assert not household.burdened(4.0)
 
 
 def test_when_a_step_up_is_taken_back_the_others_wait_for_its_effect() -> None:
-    household = Household(a=5, b=6, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=6, c=5)
     for at, place in ((0.5, 6), (1.6, 5)):
-        household.places["a"] = place
-        household.see(at, "a")
+        household.moves(at, "a", place)
     assert household.burdened(2.5) == {"b", "c"}
     assert not household.burdened(2.7)
     for at, place in ((10.0, 6), (20.0, 5)):
-        household.places["a"] = place
-        household.see(at, "a")
+        household.moves(at, "a", place)
     assert not household.burdened(20.1), "it had been there for long"
 
 
 def test_after_a_change_of_the_ladder_they_go_up_one_after_the_other() -> None:
-    household = Household(a=5, b=5, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=5, c=5)
     household.neighbours.relevel()
     household.places |= dict.fromkeys("abc", 4)
     assert all(household.share(0.5, name).waits for name in "abc")
     assert not household.share(0.5, "a").alone
     household.compare(1.0)
     (first,) = (name for name in "abc" if not household.share(1.0, name).waits)
-    household.places[first] = 5
-    household.see(1.0, first)
+    household.moves(1.0, first, 5)
     household.compare(3.4)
     assert all(household.share(3.4, name).waits for name in "abc" if name != first)
 
 
 def test_while_the_effect_of_a_step_up_is_not_known_nobody_else_tries() -> None:
-    household = Household(a=5, b=5, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=5, c=5)
     (first,) = (name for name in "abc" if not household.share(0.0, name).waits)
     household.see(0.0, first)
-    household.places[first] = 6
-    household.see(2.9, first)
+    household.moves(2.9, first, 6)
     household.compare(3.5)
     assert all(household.share(3.6, name).waits for name in "abc" if name != first)
     assert not all(household.share(5.6, name).waits for name in "abc" if name != first)
 
 
+def test_where_two_may_try_the_other_goes_on_while_the_effect_of_a_step_up_is_not_known() -> None:
+    household = sharing(**dict.fromkeys("abcdefghij", 5))
+    first, second = (name for name in household.places if not household.share(0.0, name).waits)
+    household.see(0.0, first)
+    household.moves(1.0, first, 6)
+    assert not household.share(1.1, second).waits
+
+
 def test_what_failed_for_one_is_not_tried_by_the_others_for_a_while_and_longer_each_time() -> None:
-    household = Household(a=5, b=5, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=5, c=5)
     assert household.closed(0.0) is None
     household.fails(0.0, "a", 6)
     assert (household.closed(6.0), household.closed(7.0)) == (6, None)
@@ -267,30 +268,25 @@ def test_what_failed_for_one_is_not_tried_by_the_others_for_a_while_and_longer_e
 
 
 def test_what_fails_together_counts_once() -> None:
-    household = Household(a=5, b=5, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=5, c=5)
     for name in "abc":
         household.fails(0.0, name, 7 if name == "a" else 6)
     assert (household.closed(6.0), household.closed(7.0)) == (6, None)
 
 
 def test_a_step_up_that_was_taken_back_counts_as_failed() -> None:
-    household = Household(a=5, b=5, c=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=5, c=5)
     for at, place in ((0.0, 5), (1.0, 7), (9.0, 5)):
-        household.places["a"] = place
-        household.see(at, "a")
+        household.moves(at, "a", place)
     assert household.closed(10.0) == 7
     for at, place in ((20.0, 5), (21.0, 6), (60.0, 5)):
-        household.places["a"] = place
-        household.see(at, "a")
+        household.moves(at, "a", place)
     assert household.closed(61.0) is None, "it had lasted"
 
 
 @pytest.mark.parametrize("reason", ["wider", "left", "ladder"])
 def test_a_line_that_has_changed_is_tried_again(reason: str) -> None:
-    household = Household(a=5, b=5, c=5, d=5)
-    household.compare(0.0)
+    household = sharing(a=5, b=5, c=5, d=5)
     household.fails(0.0, "a", 6)
     assert household.closed(1.0) == 6
     if reason == "wider":

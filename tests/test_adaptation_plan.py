@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 
 from broadcaster.adaptation.audience import BINS, bin_of, bitrate_of, histogram, merged, quantile
 from broadcaster.broadcast import planner
-from broadcaster.stream import Rung
+from tests.three_rungs import LADDER
 
-RUNGS = (
-    Rung("720p", 1280, 720, 30.0, 2_500_000, 2),
-    Rung("360p", 640, 360, 30.0, 800_000, 3),
-    Rung("180p", 320, 180, 30.0, 200_000, 3),
-)
+RUNGS = LADDER.rungs
 OWN = tuple(rung.bitrate for rung in RUNGS)
 ALL = {0: True, 1: True, 2: True}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -18,11 +17,11 @@ from broadcaster.link.address import split_address
 from broadcaster.link.backlog import Backlog, BacklogLimits
 from broadcaster.link.wire import VERSION, Decoder, Demand, Hello, Message, encode
 from broadcaster.stream import OPUS, EncodedFrame, EncodedSound, Rung, SoundFormat, StreamDescription
+from tests.patience import PATIENCE, until
 
 RUNG = Rung("180p", 320, 180, 30.0, 200_000, 3)
 DESCRIPTION = StreamDescription("main", 3, (RUNG,), OPUS)
 SOUND = EncodedSound(index=7, timestamp=0xFFFFFFFF, payload=b"opus")
-PATIENCE = 5.0
 
 
 def decode(data: bytes) -> list[Message]:
@@ -32,12 +31,6 @@ def decode(data: bytes) -> list[Message]:
 def raw(*fields: Any) -> bytes:
     body: bytes = msgpack.packb(fields)
     return len(body).to_bytes(4, "big") + body
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.stream import EncodedSound, sound_timestamp_at, timestamp_at
+from tests.outlet_state import NOW, content, fanout, told
 from tests.rtp_viewer import CLOCK, KEY_SIZES, PARAMETERS, DatagramPath, RtpViewer, StreamPath, frame
-from tests.test_native import NOW, content, fanout, told
 from workers.forward import ExtensionIds, Forwarder, NativeFanout, OutletParameters, PythonFanout, SoundParameters
 from workers.forward.fanout import Audience, Fanout
 from workers.forward.packets import CHUNK_SIZE, MAX_MID, MAX_SOUND

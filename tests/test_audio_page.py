@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import pytest
-from playwright.async_api import expect
+from collections.abc import AsyncIterator
 
-from tests.browsers import chromium
-from tests.test_pages import DESKTOP, PHONE, until_playing, visit
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from tests.browsers import until_playing
+from tests.loop_watch import never_blocked
+from tests.page_visit import DESKTOP, PHONE, visit
 from tests.whep_site import WhepSite
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def loop_never_blocked() -> AsyncIterator[None]:
+    """As everywhere, of the loop that these tests share with their browser."""
+    with never_blocked():
+        yield
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE, {"width": 320, "height": 640}], ids=["desktop", "phone", "small"])
-async def test_a_button_unmutes_and_mutes(viewport: dict[str, int]) -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site, viewport) as visitor:
+async def test_a_button_unmutes_and_mutes(browser: Browser, viewport: dict[str, int]) -> None:
+    async with WhepSite() as site, visit(browser, site, viewport) as visitor:
         site.sound = True
         page = visitor.page
         await visitor.goto("/watch/main")
@@ -41,8 +52,8 @@ async def test_a_button_unmutes_and_mutes(viewport: dict[str, int]) -> None:
         assert not visitor.complaints
 
 
-async def test_a_stream_without_sound_has_no_button() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_a_stream_without_sound_has_no_button(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/watch/main")
         await until_playing(visitor.page)
         assert await visitor.page.locator("#sound").is_hidden()
@@ -54,8 +65,8 @@ async def test_a_stream_without_sound_has_no_button() -> None:
         await expect(visitor.page.get_by_role("button", name="Unmute")).to_be_visible(timeout=15_000)
 
 
-async def test_the_sound_stays_on_when_the_connection_is_replaced() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_the_sound_stays_on_when_the_connection_is_replaced(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         site.sound = True
         await visitor.goto("/watch/main")
         await until_playing(visitor.page, beyond=5)
@@ -75,8 +86,8 @@ async def test_the_sound_stays_on_when_the_connection_is_replaced() -> None:
         ("a=fmtp:63 111/111", "a=fmtp:63 111/111"),
     ],
 )
-async def test_stereo_is_asked_for_once(line: str, expected: str) -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_stereo_is_asked_for_once(browser: Browser, line: str, expected: str) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/")
         changed = await visitor.page.evaluate(
             """async (line) => {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -11,31 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.errors import NoCommonCodecError, OfferError
-from tests.test_sdp import AUDIO, CANDIDATES, CHROMIUM, DATA_CHANNEL, FINGERPRINT, HOSTILE, without
-from workers.answer import answer, restart_fragment
+from tests import offers
+from tests.offers import AUDIO, CANDIDATES, CHROMIUM, DATA_CHANNEL, HOSTILE, without
+from workers.answer import restart_fragment
 from workers.forward.packets import ExtensionIds
-from workers.sdp import Offer, parse_fragment, parse_offer
+from workers.sdp import parse_fragment, parse_offer
 
-DATA = Path(__file__).parent / "data"
 BOTH = {
-    "chromium": (DATA / "chromium156_sound_offer.sdp").read_text(),
-    "firefox": (DATA / "firefox153_sound_offer.sdp").read_text(),
+    "chromium": (offers.DATA / "chromium156_sound_offer.sdp").read_text(),
+    "firefox": (offers.DATA / "firefox153_sound_offer.sdp").read_text(),
 }
 
 
-def answered(offer: Offer, *, sound: bool = True) -> str:
-    return answer(
-        offer,
-        ufrag="abcd",
-        password="p" * 22,
-        fingerprint=FINGERPRINT,
-        candidates=CANDIDATES,
-        ssrc=1234,
-        rtx_ssrc=5678,
-        cname="viewer",
-        session_id=99,
-        sound_ssrc=91011 if sound else None,
-    )
+answered = partial(offers.answered, sound=True)
 
 
 def swapped(text: str) -> str:

@@ -9,9 +9,9 @@ import sys
 import threading
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import partial
 
 import av
 import pytest
@@ -22,17 +22,17 @@ from broadcaster.broadcast import Broadcast, public_source
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import StreamLease
 from broadcaster.errors import BusUnavailableError
-from broadcaster.ladder import parse_rungs
+from broadcaster.ladder import LadderSettings, parse_rungs
 from broadcaster.link import LinkClient, RungDemand
 from broadcaster.process import Shutdown
 from broadcaster.source import SharedSource
 from broadcaster.source.shared import Outlet
 from broadcaster.stream import EncodedFrame
-from tests.redis_server import RedisServer, redis_server  # noqa: F401
+from tests.patience import eventually, until
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.processes
 
-T = TypeVar("T")
 PATIENCE = 20.0
 SOURCE = "pattern:320x180@30"
 LADDER = "320x180@300k,160x90@100k"
@@ -50,17 +50,8 @@ async def broadcaster(url: str, *arguments: str, source: str = SOURCE, stream: s
         await child.communicate()
 
 
-async def eventually(ask: Callable[[], Awaitable[T | None]]) -> T:
-    """What `ask` returns as soon as that is something."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            if (found := await ask()) is not None:
-                return found
-            await asyncio.sleep(0.05)
-
-
 @pytest_asyncio.fixture
-async def bus(redis_server: RedisServer) -> AsyncIterator[Bus]:  # noqa: F811
+async def bus(redis_server: RedisServer) -> AsyncIterator[Bus]:
     bus = Bus(redis_server.url, source="test")
     await bus.start()
     yield bus
@@ -120,7 +111,7 @@ def decoded(frames: list[EncodedFrame]) -> list[av.VideoFrame]:
     return [picture for frame in frames for picture in decoder.decode(av.Packet(frame.payload))]
 
 
-async def test_a_stream_from_source_to_worker(redis_server: RedisServer, bus: Bus) -> None:  # noqa: F811
+async def test_a_stream_from_source_to_worker(redis_server: RedisServer, bus: Bus) -> None:
     async with broadcaster(redis_server.url, "--ladder", LADDER) as process:
         record = await lease(bus)
         assert record.name == "main"
@@ -155,10 +146,7 @@ async def test_a_stream_from_source_to_worker(redis_server: RedisServer, bus: Bu
             await asyncio.sleep(1.0)
             worker.client.request_keyframe(1)
 
-            async def keyframe() -> bool | None:
-                return any(frame.keyframe and frame.rung == 1 for frame in worker.frames[known:]) or None
-
-            await eventually(keyframe)
+            await until(lambda: any(frame.keyframe and frame.rung == 1 for frame in worker.frames[known:]))
 
         await lease(bus, lambda record: not any(rung.active for rung in record.rungs))
         thumbnail = await eventually(lambda: bus.get_picture("main"))
@@ -171,7 +159,7 @@ async def test_a_stream_from_source_to_worker(redis_server: RedisServer, bus: Bu
         assert await bus.streams() == []
 
 
-async def test_the_stream_goes_on_while_redis_is_away(redis_server: RedisServer, bus: Bus) -> None:  # noqa: F811
+async def test_the_stream_goes_on_while_redis_is_away(redis_server: RedisServer, bus: Bus) -> None:
     async with broadcaster(redis_server.url, "--ladder", LADDER) as process:
         record = await lease(bus)
         async with working(record.link) as worker:
@@ -241,7 +229,10 @@ def described_bitrate(worker: Worker) -> int:
     return worker.client.description.rungs[0].bitrate
 
 
-async def test_the_ladder_follows_its_audience(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_ladder_follows_its_audience(
+    bus: Bus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broadcaster.ladder.ladder.LadderSettings", partial(LadderSettings, retarget_interval=0.5))
     async with broadcasting(Camera(), bus, caplog) as broadcast:
         record = await lease(bus)
         own = record.rungs[0].bitrate
@@ -253,16 +244,12 @@ async def test_the_ladder_follows_its_audience(bus: Bus, caplog: pytest.LogCaptu
             narrow = {0: RungDemand(40, histogram([0.55 * own] * 40))}
             worker.client.demand(narrow)
             await worker.gather(2, rung=0)
-            await eventually(lambda: settled(lambda: described_bitrate(worker) < 0.8 * own))
+            await until(lambda: described_bitrate(worker) < 0.8 * own)
             assert 0.5 * own < target() == described_bitrate(worker)
 
 
-async def settled(ask: Callable[[], bool]) -> bool | None:
-    return True if ask() else None
-
-
 async def test_a_second_broadcaster_of_a_stream_is_refused_in_one_line(
-    redis_server: RedisServer,  # noqa: F811
+    redis_server: RedisServer,
     bus: Bus,
 ) -> None:
     async with broadcaster(redis_server.url, "--ladder", LADDER) as first:
@@ -277,7 +264,7 @@ async def test_a_second_broadcaster_of_a_stream_is_refused_in_one_line(
         assert (await lease(bus)).epoch == record.epoch
 
 
-async def test_the_link_is_announced_under_other_names(redis_server: RedisServer, bus: Bus) -> None:  # noqa: F811
+async def test_the_link_is_announced_under_other_names(redis_server: RedisServer, bus: Bus) -> None:
     arguments = ("--ladder", LADDER, "--link-announce", "films.example", "--link-announce", "::1")
     async with broadcaster(redis_server.url, *arguments):
         record = await lease(bus)
@@ -298,7 +285,7 @@ async def test_the_link_is_announced_under_other_names(redis_server: RedisServer
     ],
 )
 async def test_what_cannot_be_broadcast_is_one_line(
-    redis_server: RedisServer,  # noqa: F811
+    redis_server: RedisServer,
     arguments: tuple[str, ...],
     code: int,
     says: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -20,7 +20,6 @@ from broadcaster.bus.messages import (
     LeaveParams,
     LeaveResult,
     Left,
-    SessionRecord,
     Stats,
     ViewersParams,
     ViewersResult,
@@ -37,52 +36,21 @@ from broadcaster.errors import (
     OverloadedError,
     SessionNotFoundError,
 )
-from tests.redis_server import RedisServer, redis_server  # noqa: F401
-
-QUICK = BusSettings(
-    lease_ttl=1.0, renew_every=0.2, refresh_every=0.1, tick=0.01, command_timeout=0.5, ping_every=0.1, silence=0.5,
-    first_delay=0.02, longest_delay=0.1, session_ttl=1.0,
-)  # fmt: skip
-
-STATS = Stats(
-    fps=30.0, rung="720p", bitrate=2_400_000, packet_loss=0.0, rtt=0.021, jitter=0.002, estimate=4_000_000,
-    bytes_sent=123_456_789, packets_sent=120_000, packets_lost=3, nacks=2, retransmissions=2, plis=1,
-)  # fmt: skip
-
-SESSION = SessionRecord(worker="worker-1", stream="main", viewer="v-5f3a", since=1767225600.0)
+from tests.patience import until
+from tests.quick_bus import QUICK, SESSION, STATS
+from tests.redis_server import RedisServer
 
 
 def _with(**changes: Any) -> BusSettings:
     return dataclasses.replace(QUICK, **changes)
 
 
-async def until(condition: Callable[[], bool], patience: float = 5.0) -> None:
-    async with asyncio.timeout(patience):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 @pytest_asyncio.fixture
-async def bus(redis_server: RedisServer) -> AsyncIterator[Bus]:  # noqa: F811
-    bus = Bus(redis_server.url, "worker-1", settings=QUICK)
-    await bus.start()
-    yield bus
-    await bus.close()
-
-
-@pytest_asyncio.fixture
-async def caller(redis_server: RedisServer) -> AsyncIterator[Bus]:  # noqa: F811
+async def caller(redis_server: RedisServer) -> AsyncIterator[Bus]:
     bus = Bus(redis_server.url, "gateway-ab12", settings=QUICK)
     await bus.start()
     yield bus
     await bus.close()
-
-
-@pytest_asyncio.fixture
-async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:  # noqa: F811
-    client = Redis.from_url(redis_server.url, protocol=2)
-    yield client
-    await client.aclose()
 
 
 async def kept(redis: Redis, name: str) -> list[Event]:
@@ -105,7 +73,7 @@ async def test_without_redis_one_clear_sentence() -> None:
     assert "\n" not in caught.value.detail
 
 
-async def test_redis_that_hangs_is_no_redis(redis_server: RedisServer) -> None:  # noqa: F811
+async def test_redis_that_hangs_is_no_redis(redis_server: RedisServer) -> None:
     redis_server.pause()
     try:
         with pytest.raises(BusUnavailableError, match="does not answer"):
@@ -114,7 +82,7 @@ async def test_redis_that_hangs_is_no_redis(redis_server: RedisServer) -> None: 
         redis_server.resume()
 
 
-async def test_wrong_password_is_told(redis_server: RedisServer, redis: Redis) -> None:  # noqa: F811
+async def test_wrong_password_is_told(redis_server: RedisServer, redis: Redis) -> None:
     await redis.config_set("requirepass", "right")
     with pytest.raises(BusUnavailableError, match="refuses us"):
         await Bus(redis_server.url.replace("redis://", "redis://:wrong@"), "worker-1", settings=QUICK).start()
@@ -166,7 +134,7 @@ async def test_many_batches_all_arrive_in_order(bus: Bus, redis: Redis) -> None:
     assert bus.counters["dropped"] == 0
 
 
-async def test_streams_are_capped(redis_server: RedisServer, redis: Redis) -> None:  # noqa: F811
+async def test_streams_are_capped(redis_server: RedisServer, redis: Redis) -> None:
     small = Bus(redis_server.url, "worker-1", settings=_with(kept=100))
     await small.start()
     for _ in range(1000):
@@ -175,7 +143,7 @@ async def test_streams_are_capped(redis_server: RedisServer, redis: Redis) -> No
     assert 100 <= await redis.xlen("beamcast:v1:stats:main") < 400
 
 
-async def test_the_queue_drops_the_oldest_and_counts(redis_server: RedisServer, redis: Redis) -> None:  # noqa: F811
+async def test_the_queue_drops_the_oldest_and_counts(redis_server: RedisServer, redis: Redis) -> None:
     bus = Bus(redis_server.url, "worker-1", settings=_with(queue=10))
     await bus.start()
     for number in range(25):
@@ -185,7 +153,7 @@ async def test_the_queue_drops_the_oldest_and_counts(redis_server: RedisServer, 
     assert [event.seq for event in await kept(redis, "beamcast:v1:events:main")] == list(range(16, 26))
 
 
-async def test_events_wait_for_the_end_of_an_outage(bus: Bus, redis_server: RedisServer, redis: Redis) -> None:  # noqa: F811
+async def test_events_wait_for_the_end_of_an_outage(bus: Bus, redis_server: RedisServer, redis: Redis) -> None:
     bus.publish("left", Left(reason="closed", duration=0.0), stream="main")
     await until(lambda: bus.counters["published"] == 1)
     await asyncio.to_thread(redis_server.stop)
@@ -209,7 +177,7 @@ async def test_a_redis_that_refuses_writes_stops_nothing(
     assert len(await kept(redis, "beamcast:v1:events:other")) == 1
 
 
-async def test_closing_during_an_outage_ends(bus: Bus, redis_server: RedisServer) -> None:  # noqa: F811
+async def test_closing_during_an_outage_ends(bus: Bus, redis_server: RedisServer) -> None:
     redis_server.pause()
     bus.publish("left", Left(reason="closed", duration=0.0), stream="main")
     try:
@@ -286,7 +254,7 @@ async def test_a_late_handler_is_cancelled_and_its_caller_told(bus: Bus, caller:
     await asyncio.wait_for(cancelled.wait(), 2.0)
 
 
-async def test_a_process_with_too_many_calls_says_so(redis_server: RedisServer, caller: Bus) -> None:  # noqa: F811
+async def test_a_process_with_too_many_calls_says_so(redis_server: RedisServer, caller: Bus) -> None:
     async def leave(params: dict[str, Any]) -> LeaveResult:
         await busy.wait()
         return LeaveResult(viewer="v-1")
@@ -315,7 +283,7 @@ async def test_a_call_that_nobody_hears_fails_at_once(caller: Bus) -> None:
     assert time.monotonic() - started < 5.0
 
 
-async def test_calls_through_an_outage(bus: Bus, caller: Bus, redis_server: RedisServer) -> None:  # noqa: F811
+async def test_calls_through_an_outage(bus: Bus, caller: Bus, redis_server: RedisServer) -> None:
     asked = asyncio.Event()
 
     async def leave(params: dict[str, Any]) -> LeaveResult:
@@ -349,7 +317,7 @@ async def test_calls_through_an_outage(bus: Bus, caller: Bus, redis_server: Redi
     assert result.viewer == "v-1"
 
 
-async def test_a_half_open_connection_is_noticed_and_rebuilt(bus: Bus, redis_server: RedisServer) -> None:  # noqa: F811
+async def test_a_half_open_connection_is_noticed_and_rebuilt(bus: Bus, redis_server: RedisServer) -> None:
     redis_server.pause()
     try:
         await until(lambda: not bus.connected)
@@ -381,7 +349,7 @@ async def test_a_session_lives_as_long_as_it_is_refreshed(bus: Bus, caller: Bus,
     assert await caller.get_session("s3cret") is None
 
 
-async def test_an_outage_that_wipes_redis_does_not_lose_sessions(bus: Bus, redis_server: RedisServer) -> None:  # noqa: F811
+async def test_an_outage_that_wipes_redis_does_not_lose_sessions(bus: Bus, redis_server: RedisServer) -> None:
     await bus.put_session("s3cret", SESSION)
     await asyncio.to_thread(redis_server.stop)
     assert not await bus.refresh_sessions(["s3cret"])

@@ -13,13 +13,13 @@ from redis.exceptions import RedisError, ResponseError
 from broadcaster.bus import BusSettings
 from broadcaster.bus.commands import Commands, packed
 from broadcaster.bus.server import Server
-from tests.redis_server import RedisServer, redis_server  # noqa: F401
+from tests.redis_server import RedisServer
 
 PATIENCE = 0.3
 
 
 @pytest_asyncio.fixture
-async def commands(redis_server: RedisServer) -> AsyncIterator[Commands]:  # noqa: F811
+async def commands(redis_server: RedisServer) -> AsyncIterator[Commands]:
     server = Server(redis_server.url, BusSettings(command_timeout=PATIENCE))
     commands = Commands(server)
     yield commands
@@ -66,7 +66,7 @@ async def test_who_gives_up_shifts_nobodys_answer(commands: Commands) -> None:
 
 async def test_a_redis_that_hangs_is_given_up_on_in_time(
     commands: Commands,
-    redis_server: RedisServer,  # noqa: F811
+    redis_server: RedisServer,
 ) -> None:
     await commands.run(b"PING")
     redis_server.pause()
@@ -82,7 +82,7 @@ async def test_a_redis_that_hangs_is_given_up_on_in_time(
 
 async def test_all_who_wait_for_a_connection_wait_once(
     commands: Commands,
-    redis_server: RedisServer,  # noqa: F811
+    redis_server: RedisServer,
 ) -> None:
     redis_server.pause()
     try:

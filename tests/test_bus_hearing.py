@@ -10,8 +10,9 @@ from redis.asyncio import Redis
 from broadcaster.bus import Bus, Subscription
 from broadcaster.bus.messages import Connected, Event, Left, decode, key
 from broadcaster.errors import BusUnavailableError
-from tests.redis_server import RedisServer, redis_server  # noqa: F401
-from tests.test_bus import STATS, bus, redis, until  # noqa: F401
+from tests.patience import until
+from tests.quick_bus import STATS
+from tests.redis_server import RedisServer
 
 
 class Listener:
@@ -28,12 +29,12 @@ class Listener:
         return [event.seq for _, event in self.heard]
 
 
-async def listeners(redis: Redis, stream: str) -> int:  # noqa: F811
+async def listeners(redis: Redis, stream: str) -> int:
     ((_, count),) = await redis.pubsub_numsub(key("events", stream))
     return int(count)
 
 
-async def test_events_and_statistics_of_one_stream_are_heard(bus: Bus) -> None:  # noqa: F811
+async def test_events_and_statistics_of_one_stream_are_heard(bus: Bus) -> None:
     listener = Listener()
     subscription = await bus.hear("main", listener)
     assert subscription.connected
@@ -46,7 +47,7 @@ async def test_events_and_statistics_of_one_stream_are_heard(bus: Bus) -> None: 
     await subscription.close()
 
 
-async def test_a_closed_subscription_hears_no_more(bus: Bus, redis: Redis) -> None:  # noqa: F811
+async def test_a_closed_subscription_hears_no_more(bus: Bus, redis: Redis) -> None:
     closed, open_ = Listener(), Listener()
     subscription, other = await bus.hear("main", closed), await bus.hear("main", open_)
     await subscription.close()
@@ -60,7 +61,7 @@ async def test_a_closed_subscription_hears_no_more(bus: Bus, redis: Redis) -> No
             await asyncio.sleep(0.01)
 
 
-async def test_hearing_goes_on_after_an_outage(bus: Bus, redis_server: RedisServer) -> None:  # noqa: F811
+async def test_hearing_goes_on_after_an_outage(bus: Bus, redis_server: RedisServer) -> None:
     listener = Listener()
     subscription = await bus.hear("main", listener)
     await asyncio.to_thread(redis_server.stop)
@@ -79,7 +80,7 @@ async def test_hearing_goes_on_after_an_outage(bus: Bus, redis_server: RedisServ
 
 
 async def test_a_listener_that_fails_hears_what_comes_next(
-    bus: Bus,  # noqa: F811
+    bus: Bus,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     seen: list[bytes] = []
@@ -98,8 +99,8 @@ async def test_a_listener_that_fails_hears_what_comes_next(
 
 
 async def test_a_subscription_that_is_given_up_before_it_stands_leaves_nothing(
-    bus: Bus,  # noqa: F811
-    redis: Redis,  # noqa: F811
+    bus: Bus,
+    redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits = asyncio.Event()
@@ -121,7 +122,7 @@ async def test_a_subscription_that_is_given_up_before_it_stands_leaves_nothing(
             await asyncio.sleep(0.01)
 
 
-async def test_the_past_is_what_came_last_in_order(bus: Bus, redis: Redis) -> None:  # noqa: F811
+async def test_the_past_is_what_came_last_in_order(bus: Bus, redis: Redis) -> None:
     assert await bus.past("main", 5) == []
     for number in range(3):
         bus.publish("left", Left(reason="closed", duration=float(number)), stream="main", viewer="v-1")

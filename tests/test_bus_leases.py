@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from broadcaster.bus import Bus, BusSettings, Registry, new_epoch
 from broadcaster.bus.messages import GatewayLease, RungInfo, StreamLease, WorkerLease, key
 from broadcaster.errors import BusUnavailableError, ConfigurationError
-from tests.redis_server import RedisServer, redis_server  # noqa: F401
-
-QUICK = BusSettings(
-    lease_ttl=0.6, renew_every=0.1, refresh_every=0.05, fresh_for=0.3, tick=0.01, command_timeout=0.5, ping_every=0.1,
-    silence=0.5, first_delay=0.02, longest_delay=0.1,
-)  # fmt: skip
+from tests.patience import eventually, until
+from tests.quick_bus import QUICK
+from tests.redis_server import RedisServer
 
 
 def worker(name: str = "worker-1", *, epoch: int, viewers: int = 0) -> WorkerLease:
@@ -27,33 +23,6 @@ def worker(name: str = "worker-1", *, epoch: int, viewers: int = 0) -> WorkerLea
         id=name, epoch=epoch, pid=1, host="host", capacity=100, viewers=viewers, streams={}, state="ready",
         udp_port=40000, since=0.0,
     )  # fmt: skip
-
-
-async def until(condition: Callable[[], bool], patience: float = 5.0) -> None:
-    async with asyncio.timeout(patience):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-async def until_async(condition: Callable[[], Awaitable[bool]], patience: float = 5.0) -> None:
-    async with asyncio.timeout(patience):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
-@pytest_asyncio.fixture
-async def bus(redis_server: RedisServer) -> AsyncIterator[Bus]:  # noqa: F811
-    bus = Bus(redis_server.url, "worker-1", settings=QUICK)
-    await bus.start()
-    yield bus
-    await bus.close()
-
-
-@pytest_asyncio.fixture
-async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:  # noqa: F811
-    client = Redis.from_url(redis_server.url, protocol=2)
-    yield client
-    await client.aclose()
 
 
 @asynccontextmanager
@@ -102,7 +71,7 @@ async def test_every_kind_is_listed(bus: Bus) -> None:
         await lease.release()
 
 
-async def test_renew_soon_does_not_wait_for_its_turn(redis_server: RedisServer) -> None:  # noqa: F811
+async def test_renew_soon_does_not_wait_for_its_turn(redis_server: RedisServer) -> None:
     bus = Bus(redis_server.url, "worker-1", settings=BusSettings(renew_every=30.0, lease_ttl=60.0))
     await bus.start()
     viewers = 0
@@ -114,7 +83,7 @@ async def test_renew_soon_does_not_wait_for_its_turn(redis_server: RedisServer) 
     async def shown() -> bool:
         return (await bus.workers())[0].lease.viewers == 7
 
-    await until_async(shown)
+    await eventually(shown)
     await lease.release()
     await bus.close()
 
@@ -143,7 +112,7 @@ async def test_a_lease_taken_over_is_neither_overwritten_nor_deleted(bus: Bus, r
     assert (await bus.workers())[0].lease.epoch == 2
 
 
-async def test_a_lease_comes_back_after_an_outage(bus: Bus, redis_server: RedisServer) -> None:  # noqa: F811
+async def test_a_lease_comes_back_after_an_outage(bus: Bus, redis_server: RedisServer) -> None:
     lease = bus.lease("worker", "worker-1", lambda: worker(epoch=1))
     await lease.acquire()
     await asyncio.to_thread(redis_server.stop)
@@ -253,7 +222,7 @@ async def test_a_registry_that_died_with_its_duty_is_replaced(bus: Bus, redis: R
         assert await redis.exists(key("lost", "worker-9", "1"))
 
 
-async def test_nobody_is_lost_in_an_outage(bus: Bus, redis_server: RedisServer) -> None:  # noqa: F811
+async def test_nobody_is_lost_in_an_outage(bus: Bus, redis_server: RedisServer) -> None:
     async with registries(bus, 1) as ((registry,), lost), leased(bus, lambda: worker(epoch=1)):
         await until(lambda: "worker-1" in registry.workers)
         await asyncio.sleep(QUICK.lease_ttl)

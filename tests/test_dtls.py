@@ -12,6 +12,7 @@ from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtl
 from aiortc.rtcdtlstransport import SRTP_PROFILES
 from OpenSSL import SSL
 
+from tests.patience import until
 from workers.transport.aiortc_compat import Certificate
 from workers.transport.dtls import DtlsServer, SrtpKeys
 
@@ -60,12 +61,6 @@ class Pair:
     async def end(self) -> None:
         await self.client.stop()
         self.server.shutdown()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("algorithm", ["sha-256", "sha-384", "sha-512"])

@@ -4,83 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import msgpack
 import numpy as np
 import pytest
-import redis.asyncio as redis
 from playwright.async_api import expect
 
 from broadcaster.source.barcode import read_barcode
-from tests.browsers import chromium, firefox, playback, read_picture
-from tests.lossy_relay import Impairment, LossyRelay, through
+from tests.browsers import chromium, firefox, playback, read_picture, until_playing
+from tests.lossy_relay import Impairment
+from tests.published import events
+from tests.relayed_page import relayed
 from tests.topology import Topology
 from tests.viewer import AiortcViewer
 
 SDP = {"Content-Type": "application/sdp"}
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
-
-
-class Events:
-    """What is published from here on, decoded as a subscriber would."""
-
-    def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(url)
-        self._pubsub = self._redis.pubsub()
-        self._passed: list[dict[str, Any]] = []
-
-    async def open(self) -> None:
-        await self._pubsub.psubscribe("beamcast:v1:events:*")
-        await self._pubsub.get_message(timeout=5)
-
-    async def until(
-        self,
-        type: str,  # noqa: A002
-        timeout: float,
-        where: Callable[[dict[str, Any]], bool] | None = None,
-        **data: Any,
-    ) -> dict[str, Any]:
-        """The next event of this type whose data has these values, and for which `where` holds."""
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=timeout)
-                    if message is None:
-                        continue
-                    event = msgpack.unpackb(message["data"])
-                    assert isinstance(event, dict)
-                    self._passed.append(event)
-                    if (
-                        event["type"] == type
-                        and all(event["data"].get(name) == value for name, value in data.items())
-                        and (where is None or where(event["data"]))
-                    ):
-                        return event
-        except TimeoutError:
-            told = "\n".join(f"{event['type']} {event['data']}" for event in self._passed)
-            raise TimeoutError(f"no {type} event with {data} within {timeout} s; there were:\n{told}") from None
-
-    async def close(self) -> None:
-        await self._pubsub.aclose()
-        await self._redis.aclose()
-
-
-@asynccontextmanager
-async def events(beamcast: Topology) -> AsyncIterator[Events]:
-    subscriber = Events(beamcast.redis.url)
-    await subscriber.open()
-    try:
-        yield subscriber
-    finally:
-        await subscriber.close()
 
 
 @asynccontextmanager
@@ -93,35 +37,6 @@ async def load(beamcast: Topology) -> AsyncIterator[None]:
     finally:
         process.terminate()
         await process.wait()
-
-
-async def until_playing(page: Any, timeout: float = 15, *, beyond: int = 0) -> int:
-    """Wait until the picture on the page shows a frame after `beyond`; the frame's number."""
-    async with asyncio.timeout(timeout):
-        while True:
-            picture = await read_picture(page)
-            if picture is not None and picture["frame"] > beyond:
-                return int(picture["frame"])
-            await asyncio.sleep(0.05)
-
-
-async def through_relay(page: Any, relays: list[LossyRelay], impairment: Impairment) -> None:
-    """Send the media of every session that this page makes through a relay of its own."""
-
-    async def post(route: Any) -> None:
-        response = await route.fetch()
-        sdp = await response.text()
-        if route.request.method != "POST" or response.status != 201:
-            await route.fulfill(response=response)
-            return
-        found = re.search(r"a=candidate:\S+ 1 udp \d+ 127\.0\.0\.1 (\d+)", sdp)
-        assert found, sdp
-        relay = LossyRelay(target=("127.0.0.1", int(found[1])), seed=11, impairment=impairment)
-        await relay.__aenter__()
-        relays.append(relay)
-        await route.fulfill(response=response, body=through(sdp, relay.port))
-
-    await page.route("**/whep/**", post)
 
 
 @pytest.mark.browser
@@ -234,26 +149,23 @@ async def test_firefox_plays(tmp_path: Path) -> None:
     async with Topology(tmp_path, announce=None) as beamcast, firefox() as page:
         await page.goto(f"{beamcast.url}/watch/main")
         first = await until_playing(page, 30)
-        await until_playing(page, 15, beyond=first + 90)
         before = await playback(page)
-        await asyncio.sleep(5)
+        await until_playing(page, 15, beyond=first + 150)
         after = await playback(page)
         assert after["framesDecoded"] - before["framesDecoded"] >= 75  # of 150, on a machine that may be busy
 
 
 @pytest.mark.browser
 async def test_loss_lowers_the_frame_rate_and_recovery_raises_it(tmp_path: Path) -> None:
-    relays: list[LossyRelay] = []
     async with Topology(tmp_path) as beamcast, chromium() as browser, events(beamcast) as published:
         page = await browser.new_page()
-        await through_relay(page, relays, Impairment())
-        await page.goto(f"{beamcast.url}/watch/main")
-        await until_playing(page)
-        await published.until("adaptation", 30, lambda data: data["to"]["rung"] == "720p")
-        await asyncio.sleep(9)  # what is lost right after a step up is taken for the step's fault, and it is taken back
-        try:
+        async with relayed(page) as relays:
+            await page.goto(f"{beamcast.url}/watch/main")
+            await until_playing(page)
+            await published.until("adaptation", 30, lambda data: data["to"]["rung"] == "720p")
+            # What is lost right after a step up is taken for the step's fault, and it is taken back.
+            await asyncio.sleep(9)
             relays[0].impairment = Impairment(loss_down=0.08)
-            lost_at = time.monotonic()
             # By the rule for loss, or, where a busy machine adds delay to the loss, by what the path seems to carry.
             lowered = await published.until(
                 "adaptation",
@@ -264,7 +176,6 @@ async def test_loss_lowers_the_frame_rate_and_recovery_raises_it(tmp_path: Path)
                     and data["inputs"]["packet_loss"] > 0.03
                 ),
             )
-            assert time.monotonic() - lost_at < 10
             if lowered["data"]["rule"] == "loss-high":
                 assert lowered["data"]["inputs"]["packet_loss"] > lowered["data"]["thresholds"]["packet_loss"] == 0.05
             assert {"rtt", "estimate"} <= set(lowered["data"]["inputs"])
@@ -276,9 +187,6 @@ async def test_loss_lowers_the_frame_rate_and_recovery_raises_it(tmp_path: Path)
                 45,
                 lambda data: data["rule"] in {"loss-low", "headroom"} and data["to"]["fps"] > data["from"]["fps"],
             )
-        finally:
-            for relay in relays:
-                await relay.__aexit__(None, None, None)
 
 
 @pytest.mark.browser
@@ -379,7 +287,9 @@ async def test_a_drained_worker_sends_its_viewers_away(tmp_path: Path) -> None:
         assert process is not None
         async with asyncio.timeout(10):
             assert await process.wait() == 0
-        assert [worker["id"] for worker in (await beamcast.get("/api/workers"))["workers"]] != [joined]
+        async with asyncio.timeout(3):  # less than a lease lasts
+            while joined in {worker["id"] for worker in (await beamcast.get("/api/workers"))["workers"]}:
+                await asyncio.sleep(0.05)
 
 
 async def test_bad_offers_get_a_problem_that_says_why(tmp_path: Path) -> None:

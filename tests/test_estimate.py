@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from broadcaster.adaptation.estimator import FARTHEST, TICK, EstimatorSettings
 from broadcaster.adaptation.losses import LossSettings
 from broadcaster.adaptation.trendline import TrendlineSettings
 from tests.fifo_path import FifoPath
+from tests.sanitized import assert_nothing_found
 from workers.forward import estimate
 from workers.forward.estimate import NativeEstimator, PythonEstimator, path_estimator
 from workers.forward.state import ffi
@@ -317,11 +316,4 @@ def test_python_estimates_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPat
 
 
 def test_no_sanitizer_finds_anything(tmp_path: Path) -> None:
-    harness, tests = tmp_path / "harness", Path(__file__).parent
-    flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
-    flags += ["-fsanitize=address,undefined,float-cast-overflow", f"-I{tests.parent / 'workers' / 'forward'}"]
-    command: list[Any] = [os.environ.get("CC", "cc"), *flags, tests / "estimate_harness.c", "-lm", "-o", harness]
-    subprocess.run(command, check=True)
-    rounds = os.environ.get("SANITIZER_ROUNDS", "600")
-    done = subprocess.run([harness, rounds, "1"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert_nothing_found(tmp_path, "estimate_harness.c")

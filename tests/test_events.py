@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from broadcaster.bus import Bus
 from broadcaster.bus.messages import Adaptation, Connected, Left, Operating, WorkerNotice, key
 from broadcaster.events import main
-from tests.redis_server import RedisServer, redis_server  # noqa: F401
+from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.processes
 
@@ -36,14 +36,7 @@ LEFT = Left(reason="closed", duration=1.0)
 
 
 @pytest_asyncio.fixture
-async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:  # noqa: F811
-    client = Redis.from_url(redis_server.url, protocol=2)
-    yield client
-    await client.aclose()
-
-
-@pytest_asyncio.fixture
-async def bus(redis_server: RedisServer) -> AsyncIterator[Bus]:  # noqa: F811
+async def bus(redis_server: RedisServer) -> AsyncIterator[Bus]:
     bus = Bus(redis_server.url, "worker-1")
     await bus.start()
     yield bus
@@ -84,7 +77,7 @@ async def line(running: asyncio.subprocess.Process) -> Any:
         return json.loads(await running.stdout.readline())
 
 
-async def test_events_are_json_lines(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:  # noqa: F811
+async def test_events_are_json_lines(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:
     async with events(url=redis_server.url) as running:
         await listening(redis)
         await redis.publish(key("events", "main"), b"\xc1 no event")
@@ -103,7 +96,7 @@ async def test_events_are_json_lines(redis_server: RedisServer, redis: Redis, bu
         assert errors == b""
 
 
-async def test_a_stream_and_a_type_are_selected(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:  # noqa: F811
+async def test_a_stream_and_a_type_are_selected(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:
     async with events("--stream", "main", "--type", "adaptation", url=redis_server.url) as running:
         await listening(redis)
         bus.publish("adaptation", ADAPTATION, stream="other")
@@ -112,7 +105,7 @@ async def test_a_stream_and_a_type_are_selected(redis_server: RedisServer, redis
         assert (await line(running))["seq"] == 3
 
 
-async def test_replay_shows_the_past_once(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:  # noqa: F811
+async def test_replay_shows_the_past_once(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:
     bus.publish("left", LEFT, stream="main")
     bus.publish("connected", Connected(elapsed=0.1), stream="other")
     while bus.counters["published"] < 2:
@@ -125,7 +118,7 @@ async def test_replay_shows_the_past_once(redis_server: RedisServer, redis: Redi
         assert (await line(running))["seq"] == 3
 
 
-async def test_it_survives_an_outage(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:  # noqa: F811
+async def test_it_survives_an_outage(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:
     async with events(url=redis_server.url) as running:
         await listening(redis)
         await asyncio.to_thread(redis_server.stop)
@@ -136,7 +129,7 @@ async def test_it_survives_an_outage(redis_server: RedisServer, redis: Redis, bu
         assert (await line(running))["type"] == "left"
 
 
-async def test_a_closed_pipe_ends_it_quietly(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:  # noqa: F811
+async def test_a_closed_pipe_ends_it_quietly(redis_server: RedisServer, redis: Redis, bus: Bus) -> None:
     reading, writing = os.pipe()
     code = "import sys; from broadcaster.events import main; sys.exit(main([]))"
     running = await asyncio.create_subprocess_exec(
@@ -177,7 +170,7 @@ def test_bad_options_are_one_line(arguments: list[str], message: str, capsys: py
 
 
 async def test_the_subscriber_of_the_guide(
-    redis_server: RedisServer,  # noqa: F811
+    redis_server: RedisServer,
     redis: Redis,
     bus: Bus,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.forward_stage import Selector, Stage
 from tests.rtp_viewer import CLOCK, RtpViewer, frame
-from tests.test_rtcp import PLI, nack
+from tests.viewer_reports import PLI, nack
 from workers.forward.fanout import PythonFanout
 from workers.forward.forwarder import Forwarder
 

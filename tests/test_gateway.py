@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -41,7 +41,8 @@ from broadcaster.process import Shutdown
 from gateway.app import GatewaySettings, listen, serve
 from gateway.whep import DEFAULT_WHEP
 from tests.fake_bus import ANSWER, FRAGMENT, OFFER
-from tests.redis_server import RedisServer, redis_server  # noqa: F401
+from tests.patience import eventually
+from tests.redis_server import RedisServer
 
 SDP = {"Content-Type": "application/sdp"}
 TRICKLE = {"Content-Type": "application/trickle-ice-sdpfrag"}
@@ -156,7 +157,7 @@ class House:
             await task
 
         self.stack.push_async_callback(stop)
-        lease = await until(lambda: self.gateway_lease(name))
+        lease = await eventually(lambda: self.gateway_lease(name))
         assert isinstance(lease, GatewayLease)
         return lease.url
 
@@ -176,18 +177,8 @@ class House:
             return response.status, response.headers.get("Location", "")
 
 
-async def until(check: Callable[[], Awaitable[Any]], *, limit: float = 10.0) -> Any:
-    """Ask until the answer is true."""
-    async with asyncio.timeout(limit):
-        while True:
-            found = await check()
-            if found:
-                return found
-            await asyncio.sleep(0.02)
-
-
 @pytest_asyncio.fixture
-async def house(redis_server: RedisServer) -> AsyncIterator[House]:  # noqa: F811
+async def house(redis_server: RedisServer) -> AsyncIterator[House]:
     async with House(redis_server).running() as house:
         yield house
 
@@ -231,6 +222,7 @@ async def test_a_worker_that_hangs_delays_one_player_only(house: House) -> None:
     hanging.answering.clear()
     url = await house.gateway()
     assert (await house.join(url))[0] == 201
+    assert hanging.asked.is_set()
     began = time.perf_counter()
     assert (await house.join(url))[0] == 201
     assert time.perf_counter() - began < DEFAULT_WHEP.patience
@@ -252,10 +244,10 @@ async def test_what_runs_is_finished_before_the_end(house: House) -> None:
             return False
         return True
 
-    await until(closed)
+    await eventually(closed)
     worker.answering.set()
     assert (await join)[0] == 201
-    await until(lambda: house.gone("g-1"))
+    await eventually(lambda: house.gone("g-1"))
 
 
 async def test_a_redis_outage_is_503_and_heals(house: House) -> None:
@@ -270,7 +262,7 @@ async def test_a_redis_outage_is_503_and_heals(house: House) -> None:
             assert int(response.headers["Retry-After"]) > 0
             return "Redis" in (await response.json())["detail"]
 
-    await until(refused)
+    await eventually(refused)
     assert await house.status(url + "/healthz") == 200
     await asyncio.to_thread(house.redis.start)
 
@@ -279,7 +271,7 @@ async def test_a_redis_outage_is_503_and_heals(house: House) -> None:
         assert status in (201, 409, 503)  # never 404: a page would give up
         return status == 201
 
-    await until(healed)
+    await eventually(healed)
 
 
 async def test_a_lost_worker_is_told_once_for_all_gateways(house: House) -> None:
@@ -327,7 +319,7 @@ async def test_the_process_serves_and_ends_on_sigterm(house: House) -> None:
     arguments = command("--port", "0", "--redis-url", house.redis.url, "--id", "g-9", "--ice-server", "stun:s.example")
     process = await asyncio.create_subprocess_exec(*arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        lease = await until(lambda: house.gateway_lease("g-9"))
+        lease = await eventually(lambda: house.gateway_lease("g-9"))
         assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]*", lease.url)
         async with house.http.post(f"{lease.url}/whep/main", data=OFFER, headers=SDP) as response:
             assert (response.status, response.headers["Link"]) == (201, '<stun:s.example>; rel="ice-server"')

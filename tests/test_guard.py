@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from tests.handmade_viewer import Served, Viewer, check, plays, serve
+from tests.handmade_viewer import Served, Viewer, check, plays, seen, serve
 from workers.transport import Endpoint, TransportSettings
 from workers.transport.dtls import DtlsServer
 from workers.transport.records import permitted
@@ -96,26 +96,12 @@ class Stranger:
 
 
 @pytest_asyncio.fixture
-async def endpoint(receiver: str) -> AsyncIterator[Endpoint]:
-    one = await Endpoint.open(range(1))
-    yield one
-    await one.close()
-
-
-@pytest_asyncio.fixture
 async def playing(endpoint: Endpoint) -> AsyncIterator[tuple[Served, Viewer]]:
     served, viewer = serve(endpoint)
     async with viewer:
         await viewer.connect(endpoint.fingerprint)
         await served.until(lambda: served.keys)
         yield served, viewer
-
-
-async def seen(endpoint: Endpoint, count: int) -> None:
-    """Wait until the server has read `count` datagrams."""
-    async with asyncio.timeout(5):
-        while endpoint.statistics.datagrams < count:
-            await asyncio.sleep(0.002)
 
 
 async def test_an_empty_datagram_harms_nobody(endpoint: Endpoint, playing: tuple[Served, Viewer]) -> None:
@@ -327,9 +313,7 @@ async def answered_check(endpoint: Endpoint, sender: Stranger, viewer: Viewer) -
     """A check in the viewer's name from the sender's address."""
     before = endpoint.statistics.checks
     sender.send(check(viewer.ufrag, viewer.password))
-    async with asyncio.timeout(5):
-        while endpoint.statistics.checks == before:
-            await asyncio.sleep(0.002)
+    await seen(endpoint, before + 1, "checks")
 
 
 async def test_who_diverts_the_media_cannot_keep_it_flowing_from_elsewhere(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -15,13 +17,12 @@ from broadcaster.stream import EncodedFrame, StreamDescription
 from tests.link_ends import (
     DESCRIPTION,
     OTHER_LADDER,
-    PATIENCE,
     Broadcaster,
     Worker,
     broadcasting,
-    until,
     working,
 )
+from tests.patience import PATIENCE, until
 
 
 async def test_demand_is_said_again_after_a_reconnect() -> None:
@@ -70,6 +71,13 @@ async def test_ready_says_why_it_failed() -> None:
             await worker.ready(0.05)
 
 
+def listener(locate: Callable[[], Awaitable[list[str]]], **more: Any) -> LinkClient:
+    """A client that keeps nothing of what it hears."""
+    return LinkClient(
+        "main", locate, on_description=lambda _: None, on_frame=lambda _: None, on_down=lambda: None, **more
+    )
+
+
 async def test_an_error_while_locating_is_a_failed_round() -> None:
     async with broadcasting() as server:
         rounds = 0
@@ -81,14 +89,7 @@ async def test_an_error_while_locating_is_a_failed_round() -> None:
                 raise ConfigurationError("the registry is away")
             return server.addresses
 
-        client = LinkClient(
-            "main",
-            locate,
-            on_description=lambda _: None,
-            on_frame=lambda _: None,
-            on_down=lambda: None,
-            limits=ClientLimits(retry_least=0.01),
-        )
+        client = listener(locate, limits=ClientLimits(retry_least=0.01))
         client.start()
         await client.ready(PATIENCE)
         assert rounds == 3
@@ -104,9 +105,7 @@ async def test_a_fault_while_locating_is_logged_and_not_the_end(caplog: pytest.L
                 raise faults.pop()
             return server.addresses
 
-        client = LinkClient(
-            "main", locate, on_description=lambda _: None, on_frame=lambda _: None, on_down=lambda: None
-        )
+        client = listener(locate)
         client.start()
         await client.ready(PATIENCE)
         await client.close()
@@ -128,14 +127,7 @@ async def test_close_ends_even_when_locating_loses_a_cancellation() -> None:
                 raise
         return []
 
-    client = LinkClient(
-        "main",
-        locate,
-        on_description=lambda _: None,
-        on_frame=lambda _: None,
-        on_down=lambda: None,
-        limits=ClientLimits(retry_least=0.0),
-    )
+    client = listener(locate, limits=ClientLimits(retry_least=0.0))
     client.start()
     async with asyncio.timeout(PATIENCE):
         await locating.wait()
@@ -156,14 +148,7 @@ async def test_the_pause_between_rounds_doubles_to_its_limit(monkeypatch: pytest
     async def nowhere() -> list[str]:
         return []
 
-    client = LinkClient(
-        "main",
-        nowhere,
-        on_description=lambda _: None,
-        on_frame=lambda _: None,
-        on_down=lambda: None,
-        jitter=lambda: 1.0,
-    )
+    client = listener(nowhere, jitter=lambda: 1.0)
     client.start()
     async with asyncio.timeout(PATIENCE):
         while len(pauses) < 7:

@@ -11,12 +11,11 @@ from broadcaster.stream import EncodedFrame
 from tests.link_ends import (
     DESCRIPTION,
     OTHER_LADDER,
-    PATIENCE,
     WATCHED,
     broadcasting,
-    until,
     working,
 )
+from tests.patience import PATIENCE, until
 
 
 async def test_frames_of_demanded_rungs_arrive_from_a_keyframe_on() -> None:

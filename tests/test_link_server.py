@@ -14,15 +14,14 @@ from broadcaster.link.wire import VERSION, Decoder, Demand, Hello, KeyframeReque
 from broadcaster.stream import EncodedFrame
 from tests.link_ends import (
     DESCRIPTION,
-    PATIENCE,
     WATCHED,
     Broadcaster,
     broadcasting,
     slow_reader,
     stranger,
-    until,
     working,
 )
+from tests.patience import PATIENCE, until
 
 
 async def test_a_slow_worker_loses_whole_frames_and_nobody_else_notices() -> None:

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.loop_watch import never_blocked
 from tests.topology import Topology, free_port
 from workers.load.report import table
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
 SPREAD = {"min", "p1", "p50", "p99", "max"}
 
@@ -80,12 +82,26 @@ def assert_documented(figures: Any) -> None:
     assert all(math.isfinite(one) for one in figures["load"].values())
 
 
-@pytest.fixture
-async def beamcast(tmp_path: Path) -> AsyncIterator[Topology]:
-    async with Topology(
-        tmp_path, source="pattern:320x180@30", worker_arguments=("--capacity", "25", "--drain", "0.2")
-    ) as beamcast:
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def loop_never_blocked() -> AsyncIterator[None]:
+    """As everywhere, of the loop that these tests share with their Beamcast."""
+    with never_blocked():
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def beamcast(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Topology]:
+    """One for all these tests; the last of them ends its worker."""
+    arguments = ("--capacity", "25", "--drain", "0.2")
+    folder = tmp_path_factory.mktemp("beamcast")
+    async with Topology(folder, source="pattern:320x180@30", worker_arguments=arguments) as beamcast:
         yield beamcast
+
+
+async def nobody_is_left(beamcast: Topology) -> None:
+    async with asyncio.timeout(5):
+        while (await beamcast.get("/api/viewers"))["viewers"]:
+            await asyncio.sleep(0.05)
 
 
 async def test_twenty_viewers_play(beamcast: Topology) -> None:
@@ -106,9 +122,7 @@ async def test_twenty_viewers_play(beamcast: Topology) -> None:
     assert figures["seconds"] == pytest.approx(5, abs=0.5)
     assert table(figures) in run.err
     assert_documented(figures)
-    async with asyncio.timeout(5):
-        while (await beamcast.get("/api/viewers"))["viewers"]:
-            await asyncio.sleep(0.05)
+    await nobody_is_left(beamcast)
 
 
 async def test_the_worker_hears_what_a_browser_would_say(beamcast: Topology) -> None:
@@ -132,6 +146,7 @@ async def test_the_worker_hears_what_a_browser_would_say(beamcast: Topology) -> 
     assert packets["repaired"] > packets["lost"] / 2
     assert packets["retransmitted"] >= packets["repaired"]
     assert run.figures["srtp"]["failed"] == 0
+    await nobody_is_left(beamcast)
 
 
 async def test_a_full_server_is_named_and_those_who_joined_are_measured(beamcast: Topology, tmp_path: Path) -> None:
@@ -146,6 +161,7 @@ async def test_a_full_server_is_named_and_those_who_joined_are_measured(beamcast
     assert "/whep/main answered 503: " in run.err
     assert "(25 of 30 viewers joined)" in run.err
     assert figures["viewers"]["playing"] == 25
+    await nobody_is_left(beamcast)
 
 
 async def test_an_interrupt_prints_what_was_measured(beamcast: Topology) -> None:
@@ -159,6 +175,7 @@ async def test_an_interrupt_prints_what_was_measured(beamcast: Topology) -> None
     assert run.figures["interrupted"]
     assert run.figures["viewers"]["playing"] == 2
     assert 0 < run.figures["seconds"] < 20
+    await nobody_is_left(beamcast)
 
 
 async def test_viewers_that_lose_their_server_fail_the_run(beamcast: Topology) -> None:

@@ -23,39 +23,18 @@ from hypothesis import strategies as st
 from broadcaster.clock import WallClock
 from broadcaster.errors import ConfigurationError
 from broadcaster.stream import EncodedFrame
+from tests.outlet_state import NOW, content, fanout, told
 from tests.rtp_viewer import CLOCK, KEY_SIZES, PARAMETERS, DatagramPath, RtpViewer, StreamPath, frame
+from tests.sanitized import KERNEL, assert_nothing_found
 from workers.forward import native, packets
 from workers.forward.agreement import OutletParameters
 from workers.forward.fanout import MAX_BATCH, Audience, Fanout, PythonFanout
 from workers.forward.history import LostPacket
 from workers.forward.native import CHOICE, NativeFanout, default_fanout
-from workers.forward.outlet import Outlet
 from workers.forward.packets import CHUNK_SIZE, ExtensionIds
 from workers.forward.state import ffi
 
 ROOT = Path(__file__).parent.parent
-KERNEL = ROOT / "workers" / "forward"
-NOW = 5.0
-PLACES = ("srtp", "cipher", "path", "records", "socket", "address", "address_size")
-"""What differs between two states because they are two."""
-
-
-def fanout() -> NativeFanout:
-    return NativeFanout(CLOCK, monotonic=lambda: NOW)
-
-
-def content(outlet: Outlet) -> dict[str, Any]:
-    """Everything that a fan-out keeps of a viewer."""
-    state = outlet.state
-    kept = {name: getattr(state, name) for name, _ in ffi.typeof("bc_outlet").fields if name not in PLACES}
-    kept["extensions"] = bytes(state.extensions)
-    kept["records"] = bytes(ffi.buffer(state.records, ffi.sizeof("bc_record") * state.capacity))
-    return kept
-
-
-def told(outlet: Outlet) -> bytes:
-    """Everything that the estimator of a viewer's path knows."""
-    return bytes(ffi.buffer(outlet.state.path, ffi.sizeof("bc_path"))) if outlet.state.path else b""
 
 
 @st.composite
@@ -407,12 +386,4 @@ def test_a_machine_without_a_compiler_still_installs(tmp_path: Path) -> None:
 
 
 def test_no_sanitizer_finds_anything(tmp_path: Path) -> None:
-    harness = tmp_path / "harness"
-    flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all"]
-    sources = [ROOT / "tests" / "kernel_harness.c", KERNEL / "cipher.c", KERNEL / "estimate.c"]
-    sanitize = "-fsanitize=address,undefined,float-cast-overflow"
-    command: list[Any] = [os.environ.get("CC", "cc"), *flags, sanitize, f"-I{KERNEL}", *sources, "-lm", "-o", harness]
-    subprocess.run(command, check=True)
-    rounds = os.environ.get("SANITIZER_ROUNDS", "600")
-    done = subprocess.run([harness, rounds, "1"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert_nothing_found(tmp_path, "kernel_harness.c", "cipher.c", "estimate.c")

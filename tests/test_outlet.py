@@ -11,33 +11,11 @@ from hypothesis import strategies as st
 
 from broadcaster.ladder import KeyframeGate
 from broadcaster.stream import timestamp_at
+from tests.outlet_listener import NOW, listening
 from tests.rtp_viewer import CLOCK, PARAMETERS, RtpViewer, frame
-from tests.test_rtcp import BYE, COMPOUND, FIR, PLI, nack, remb
+from tests.viewer_reports import BYE, COMPOUND, FIR, PLI, nack, remb
 from workers.forward.fanout import Audience, PythonFanout
-from workers.forward.history import LostPacket
-from workers.forward.outlet import Outlet, OutletSettings
-
-NOW = 1000.0
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.keyframes = 0
-        self.patient: list[bool] = []
-        self.resent: list[LostPacket] = []
-
-    def keyframe_needed(self, outlet: Outlet, patient: bool) -> None:
-        self.keyframes += 1
-        self.patient.append(patient)
-
-    def resend(self, outlet: Outlet, lost: list[LostPacket]) -> None:
-        self.resent += lost
-
-
-def listening(viewer: RtpViewer) -> Listener:
-    listener = Listener()
-    viewer.outlet.listener = listener
-    return listener
+from workers.forward.outlet import OutletSettings
 
 
 def report(lost: int, highest: int, *, jitter: int = 0, lsr: int = 0, dlsr: int = 0) -> bytes:

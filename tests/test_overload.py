@@ -43,3 +43,13 @@ def test_a_viewer_that_cannot_be_reached_is_no_overload() -> None:
     for now in range(30):
         counts = {"gone": (500, 900 * now), "here": (1000 * now, 0)}
         assert not meter.update(float(now), lag=0.0, counts=counts)
+
+
+@pytest.mark.parametrize(("drops", "overloaded"), [(10, False), (11, True)])
+def test_what_was_dropped_is_a_share_of_what_should_have_left(drops: int, overloaded: bool) -> None:
+    """Of 1000 packets, ten are the hundredth that is allowed."""
+    meter = OverloadMeter()
+    for now in range(10):
+        counts = {"v-1": ((1000 - drops) * now, drops * now)}
+        found = meter.update(float(now), lag=0.0, counts=counts)
+    assert found is overloaded

@@ -17,7 +17,7 @@ from broadcaster.adaptation.levels import Level
 from broadcaster.selection import FrameSelector
 from broadcaster.stream import EncodedFrame, Rung, StreamDescription
 from tests.rtp_viewer import CLOCK, RtpViewer, StreamPath, frame
-from tests.test_rtcp import nack
+from tests.viewer_reports import nack
 from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.forwarder import Forwarder, ForwarderSettings
 from workers.forward.history import LostPacket

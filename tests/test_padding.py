@@ -8,18 +8,17 @@ from dataclasses import replace
 import pytest
 
 from tests.forward_stage import Selector
+from tests.history_sender import LIMITS, Sender
+from tests.outlet_listener import NOW, listening
 from tests.rtp_viewer import CLOCK, PARAMETERS, WITH_TRANSPORT, RtpViewer, frame
-from tests.test_fanout import fanout  # noqa: F401
-from tests.test_history import LIMITS, Sender
-from tests.test_outlet import NOW, listening
-from tests.test_rtcp import nack
+from tests.viewer_reports import nack
 from workers.forward.fanout import Audience, Fanout, PythonFanout
 from workers.forward.forwarder import Forwarder, ForwarderSettings
 
 SIZE = 3000
 
 
-def test_a_probe_is_made_of_what_was_sent_last(fanout: Callable[[], Fanout]) -> None:  # noqa: F811
+def test_a_probe_is_made_of_what_was_sent_last(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer() as viewer:
         sender = fanout()
         sender.send(frame(1, size=SIZE), Audience([viewer.outlet]))
@@ -33,7 +32,7 @@ def test_a_probe_is_made_of_what_was_sent_last(fanout: Callable[[], Fanout]) -> 
         assert viewer.outlet.wire_octets - octets == sum(packet.datagram_size for packet in again)
 
 
-def test_no_probe_where_nothing_can_be_resent(fanout: Callable[[], Fanout]) -> None:  # noqa: F811
+def test_no_probe_where_nothing_can_be_resent(fanout: Callable[[], Fanout]) -> None:
     with (
         RtpViewer() as new,
         RtpViewer(parameters=replace(PARAMETERS, rtx_payload_type=None)) as plain,
@@ -45,7 +44,7 @@ def test_no_probe_where_nothing_can_be_resent(fanout: Callable[[], Fanout]) -> N
         assert new.received() == plain.received() == []
 
 
-def test_a_distant_viewers_feedback_on_a_probe_is_understood(fanout: Callable[[], Fanout]) -> None:  # noqa: F811
+def test_a_distant_viewers_feedback_on_a_probe_is_understood(fanout: Callable[[], Fanout]) -> None:
     with RtpViewer(parameters=WITH_TRANSPORT) as viewer:
         sender, estimator = fanout(), viewer.outlet.estimator
         assert estimator is not None
@@ -136,9 +135,12 @@ def test_copies_are_made_while_there_is_much_to_spend() -> None:
     found = sender.history.choose(numbers, now=1.0, rtt=0.05, copies=2)
     assert len(found) == 2 * len(numbers)
     spent = sum(sender.octets_of([packet], SIZE) for packet in found)
-    poor = Sender(replace(LIMITS, burst=spent // 2, share=0.0))
-    numbers = poor.send(0, 1.0, size=SIZE)
-    assert len(poor.history.choose(numbers, now=1.0, rtt=0.05, copies=2)) < 2 * len(numbers)
+    poor = Sender(replace(LIMITS, burst=2 * spent, share=0.0))
+    numbers = [number for index in range(4) for number in poor.send(index, 1.0, size=SIZE)]
+    found = poor.history.choose(numbers, now=1.0, rtt=0.05, copies=2)
+    twice = [packet for packet in found if found.count(packet) == 2]
+    assert 0 < poor.octets_of(twice, SIZE) <= spent, "half of the burst at most goes into copies"
+    assert len(found) - len(twice) > len(twice)
 
 
 def test_a_path_without_room_gets_few_resends_and_tells_what_it_could_not_afford() -> None:

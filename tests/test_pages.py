@@ -6,79 +6,32 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, expect
 
-from tests.browsers import chromium, firefox, playback, read_picture
+from tests.browsers import firefox, playback, read_picture, until_playing
+from tests.loop_watch import never_blocked
+from tests.page_visit import DESKTOP, PHONE, visit
 from tests.whep_site import HEIGHT, WIDTH, WhepSite, stream
 
-pytestmark = pytest.mark.browser
-
-DESKTOP = {"width": 1280, "height": 800}
-PHONE = {"width": 390, "height": 844}
-
-NAMELESS = """() => [...document.querySelectorAll("button, a, svg[role=img], video, img, [role=group], section, nav")]
-  .filter((element) => !element.closest("[hidden]"))
-  .filter((element) => element.tagName === "IMG" ? !element.hasAttribute("alt")
-    : !(element.getAttribute("aria-label") || element.getAttribute("aria-labelledby") || element.innerText?.trim()
-        || element.textContent.trim()))
-  .map((element) => element.outerHTML)"""
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 
-class Visit:
-    """One page, with all that it logged and asked for."""
-
-    def __init__(self, page: Page, site: WhepSite) -> None:
-        self.page = page
-        self.site = site
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type != "log" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    async def goto(self, path: str) -> None:
-        await self.page.goto(self.site.url + path)
-
-    async def check_manners(self) -> None:
-        """No errors, no foreign servers, everything has a name, and nothing sticks out at the side."""
-        assert not self.complaints
-        assert [url for url in self.requests if not url.startswith(self.site.url + "/")] == []
-        assert await self.page.evaluate(NAMELESS) == []
-        assert await self.page.locator("h1").count() == 1
-        assert await self.page.locator("main").count() == 1
-        assert await self.page.locator("html").get_attribute("lang") == "en"
-        assert await self.page.title() != ""
-        excess = await self.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-        assert excess <= 0
-
-
-@asynccontextmanager
-async def visit(browser: Browser, site: WhepSite, viewport: dict[str, int] = DESKTOP) -> AsyncIterator[Visit]:
-    page = await browser.new_page(viewport=viewport)  # type: ignore[arg-type]
-    try:
-        yield Visit(page, site)
-    finally:
-        await page.close()
-
-
-async def until_playing(page: Any, *, beyond: int = 0, timeout: float = 20) -> int:
-    """Wait for a picture after frame `beyond`; its index."""
-    async with asyncio.timeout(timeout):
-        while True:
-            picture = await read_picture(page)
-            if picture is not None and picture["frame"] > beyond:
-                return picture["frame"]
-            await asyncio.sleep(0.05)
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def loop_never_blocked() -> AsyncIterator[None]:
+    """As everywhere, of the loop that these tests share with their browser."""
+    with never_blocked():
+        yield
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-async def test_the_list_shows_what_is_live(viewport: dict[str, int]) -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site, viewport) as visitor:
+async def test_the_list_shows_what_is_live(browser: Browser, viewport: dict[str, int]) -> None:
+    async with WhepSite() as site, visit(browser, site, viewport) as visitor:
         site.streams = [stream("main", viewers=3), stream("garden"), stream("attic", live=False)]
+        await visitor.hasten("index.js", "POLL", 200)
         await visitor.goto("/")
         cards = visitor.page.get_by_role("list", name="Streams").get_by_role("listitem")
         await expect(cards).to_have_count(3)
@@ -100,8 +53,9 @@ async def test_the_list_shows_what_is_live(viewport: dict[str, int]) -> None:
         await visitor.check_manners()
 
 
-async def test_the_list_says_when_the_server_does_not_answer() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_the_list_says_when_the_server_does_not_answer(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
+        await visitor.hasten("index.js", "POLL", 200)
         await visitor.goto("/")
         card = visitor.page.get_by_role("link", name="main")
         await expect(card).to_be_visible()
@@ -113,8 +67,8 @@ async def test_the_list_says_when_the_server_does_not_answer() -> None:
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-async def test_watching(viewport: dict[str, int]) -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site, viewport) as visitor:
+async def test_watching(browser: Browser, viewport: dict[str, int]) -> None:
+    async with WhepSite() as site, visit(browser, site, viewport) as visitor:
         page = visitor.page
         await visitor.goto("/watch/main#token=open-sesame")
         await expect(page.get_by_role("heading", level=1)).to_have_text("main")
@@ -152,8 +106,8 @@ def _now(name: str) -> Any:
 @pytest.mark.parametrize(
     ("status", "explained"), [(401, "needs a token"), (403, "may not watch"), (404, "There is no stream “main”")]
 )
-async def test_a_hopeless_refusal_is_explained_and_not_repeated(status: int, explained: str) -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_a_hopeless_refusal_is_explained_and_not_repeated(browser: Browser, status: int, explained: str) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         site.refusal = (status, {})
         await visitor.page.clock.install()
         await visitor.goto("/watch/main")
@@ -164,8 +118,8 @@ async def test_a_hopeless_refusal_is_explained_and_not_repeated(status: int, exp
         await site.until("posts", 2)
 
 
-async def test_the_schedule_of_attempts() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_the_schedule_of_attempts(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         site.refusal = (500, {})
         await visitor.page.clock.install()
         await visitor.goto("/")
@@ -193,8 +147,8 @@ async def test_the_schedule_of_attempts() -> None:
     ("status", "explained"),
     [(409, "The stream is not live at the moment"), (503, "The server cannot take you at the moment")],
 )
-async def test_retry_after_is_honoured(status: int, explained: str) -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_retry_after_is_honoured(browser: Browser, status: int, explained: str) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         site.refusal = (status, {"Retry-After": "7"})
         await visitor.page.clock.install()
         await visitor.goto("/watch/main")
@@ -206,8 +160,8 @@ async def test_retry_after_is_honoured(status: int, explained: str) -> None:
         await site.until("posts", 2)
 
 
-async def test_a_server_that_died_is_replaced_within_seconds() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_a_server_that_died_is_replaced_within_seconds(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/watch/main")
         await until_playing(visitor.page, beyond=20)
         died = time.monotonic()
@@ -229,8 +183,8 @@ async def test_a_server_that_died_is_replaced_within_seconds() -> None:
         assert len(site.tracks) == 2
 
 
-async def test_a_pause_that_the_server_explains_is_no_lost_connection() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_a_pause_that_the_server_explains_is_no_lost_connection(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/watch/main")
         shown = await until_playing(visitor.page, beyond=5)
         paused = {"reason": "Not even the smallest picture gets through.", "to": {"fps": 0, "rung": ""}}
@@ -256,12 +210,13 @@ def decision(reason: str, number: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["/watch/main", "/dashboard/main"])
-async def test_events_come_again_after_the_server_refused_to_tell_any(path: str) -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_events_come_again_after_the_server_refused_to_tell_any(browser: Browser, path: str) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         site.mute = True
+        await visitor.hasten("events.js", "FIRST", 200)
         await visitor.goto(path)
         async with asyncio.timeout(20):
-            while site.listened < 2:
+            while site.listened < 3:
                 await asyncio.sleep(0.02)
         site.mute = False
         await site.decisions.put(decision("There is room for more.", 1))
@@ -269,8 +224,8 @@ async def test_events_come_again_after_the_server_refused_to_tell_any(path: str)
         await expect(shown).to_contain_text("There is room for more.", timeout=20_000)
 
 
-async def test_what_a_dashboard_is_told_again_it_shows_once() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_what_a_dashboard_is_told_again_it_shows_once(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/dashboard/main")
         for number in (1, 2, 1, 2, 3):
             await site.decisions.put(decision(f"Reason {number}.", number))
@@ -280,12 +235,13 @@ async def test_what_a_dashboard_is_told_again_it_shows_once() -> None:
         assert visitor.complaints == []
 
 
-async def test_a_dashboard_learns_another_ladder() -> None:
+async def test_a_dashboard_learns_another_ladder(browser: Browser) -> None:
     def statistics(rung: str) -> dict[str, Any]:
         data = {"rung": rung, "fps": 30, "bitrate": 1000, "estimate": None, "packet_loss": 0, "rtt": None}
         return {"type": "stats", "ts": time.time(), "viewer": "v-1", "data": data}
 
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+    async with WhepSite() as site, visit(browser, site) as visitor:
+        await visitor.hasten("dashboard.js", "RENEW", 0.5)
         await visitor.goto("/dashboard/main")
         row, legend = visitor.page.locator("#rows tr"), visitor.page.locator("#legend li")
         await site.decisions.put(statistics("360p"))
@@ -303,8 +259,8 @@ async def test_a_dashboard_learns_another_ladder() -> None:
         await visitor.check_manners()
 
 
-async def test_a_browser_that_forbids_autoplay_gets_a_button() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_a_browser_that_forbids_autoplay_gets_a_button(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.page.add_init_script(
             # Not navigator.userActivation: to the browser, every evaluate() of Playwright is a gesture.
             """const play = HTMLMediaElement.prototype.play;
@@ -326,8 +282,8 @@ async def test_a_browser_that_forbids_autoplay_gets_a_button() -> None:
         assert site.posts == 1
 
 
-async def test_a_connection_that_comes_back_is_kept() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_a_connection_that_comes_back_is_kept(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/watch/main")
         shown = await until_playing(visitor.page, beyond=5)
         site.refusal = (500, {})
@@ -342,8 +298,8 @@ async def test_a_connection_that_comes_back_is_kept() -> None:
         assert len(site.tracks) == 1
 
 
-async def test_the_age_of_a_timestamp() -> None:
-    async with WhepSite() as site, chromium() as browser, visit(browser, site) as visitor:
+async def test_the_age_of_a_timestamp(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/")
         now = 1_767_225_600.5
         ticks = int(now * 90_000) % 2**32

@@ -42,12 +42,22 @@ RESULTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+def doubled(value: Any) -> Any:
+    """The same result with every measured figure twice as large."""
+    if isinstance(value, dict):
+        return {name: doubled(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [doubled(inner) for inner in value]
+    return 2 * value if isinstance(value, float) else value
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_plot_changes_only_with_what_it_shows(name: str, tmp_path: Path) -> None:
     first = plots.draw(name, {"rows": RESULTS[name]}, tmp_path / "first")
     again = plots.draw(name, {"rows": RESULTS[name]}, tmp_path / "again")
-    assert first is not None and again is not None
-    assert first.read_bytes() == again.read_bytes()
+    other = plots.draw(name, {"rows": [doubled(row) for row in RESULTS[name]]}, tmp_path / "other")
+    assert first is not None and again is not None and other is not None
+    assert first.read_bytes() == again.read_bytes() != other.read_bytes()
     assert b"<svg" in first.read_bytes() and b"<dc:date>" not in first.read_bytes()
 
 

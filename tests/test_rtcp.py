@@ -4,50 +4,22 @@ from __future__ import annotations
 
 import struct
 import time
-from pathlib import Path
 
 import pytest
 from aiortc.rtp import (
-    RtcpByePacket,
     RtcpPacket,
-    RtcpPsfbPacket,
-    RtcpReceiverInfo,
-    RtcpRrPacket,
-    RtcpRtpfbPacket,
     RtcpSdesPacket,
     RtcpSrPacket,
-    pack_remb_fci,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.errors import RtcpError
 from tests.transport_feedback import Chunks, transport_feedback
+from tests.viewer_reports import COMPOUND, CORPUS, PLI, SSRC, nack, receiver_report, remb
 from workers.forward import rtcp
 
-SSRC = 0x11111111
-CORPUS = Path(__file__).parent / "corpus" / "rtcp"
-
 NUMBERS_32 = st.integers(0, 0xFFFFFFFF)
-
-
-def receiver_report(**values: int) -> bytes:
-    block = {"fraction_lost": 0, "packets_lost": 0, "highest_sequence": 0, "jitter": 0, "lsr": 0, "dlsr": 0} | values
-    return bytes(RtcpRrPacket(ssrc=1, reports=[RtcpReceiverInfo(ssrc=SSRC, **block)]))
-
-
-def nack(numbers: list[int]) -> bytes:
-    return bytes(RtcpRtpfbPacket(fmt=1, ssrc=1, media_ssrc=SSRC, lost=numbers))
-
-
-def remb(bitrate: int) -> bytes:
-    return bytes(RtcpPsfbPacket(fmt=15, ssrc=1, media_ssrc=0, fci=pack_remb_fci(bitrate, [SSRC, 9])))
-
-
-PLI = bytes(RtcpPsfbPacket(fmt=1, ssrc=1, media_ssrc=SSRC))
-FIR = bytes(RtcpPsfbPacket(fmt=4, ssrc=1, media_ssrc=0, fci=struct.pack("!IBxxx", SSRC, 7)))
-BYE = bytes(RtcpByePacket(sources=[1]))
-COMPOUND = receiver_report(packets_lost=3, highest_sequence=70_000) + remb(1_000_000) + nack([5, 9]) + PLI + FIR + BYE
 
 
 @settings(deadline=None)

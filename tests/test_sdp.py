@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,41 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broadcaster.errors import NoCommonCodecError, OfferError
-from workers.answer import answer, restart_fragment
+from tests.offers import (
+    AUDIO,
+    CANDIDATES,
+    CHROMIUM,
+    DATA_CHANNEL,
+    FINGERPRINT,
+    FIREFOX,
+    HOSTILE,
+    OFFERS,
+    answered,
+    without,
+)
+from workers.answer import restart_fragment
 from workers.forward.packets import ExtensionIds
-from workers.sdp import Offer, parse_fragment, parse_offer
+from workers.sdp import parse_fragment, parse_offer
 from workers.sections import MAX_SIZE, _remembered
-
-DATA = Path(__file__).parent / "data"
-CHROMIUM = (DATA / "chromium156_offer.sdp").read_text()
-FIREFOX = (DATA / "firefox153_offer.sdp").read_text()
-OFFERS = {"chromium": CHROMIUM, "firefox": FIREFOX}
-FINGERPRINT = ":".join(["AB"] * 32)
-CANDIDATES = [
-    "candidate:1 1 udp 2130706431 192.0.2.7 40000 typ host",
-    "candidate:2 1 udp 2130706175 127.0.0.1 40000 typ host",
-    "candidate:3 1 tcp 1694498815 192.0.2.7 40000 typ host tcptype passive",
-]
-AUDIO = "m=audio 9 UDP/TLS/RTP/SAVPF 111\nc=IN IP4 0.0.0.0\na=mid:a\na=rtpmap:111 opus/48000/2\na=recvonly\n"
-DATA_CHANNEL = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\nc=IN IP4 0.0.0.0\na=mid:d\na=sctp-port:5000\n"
-
-
-def answered(offer: Offer) -> str:
-    return answer(
-        offer,
-        ufrag="abcd",
-        password="p" * 22,
-        fingerprint=FINGERPRINT,
-        candidates=CANDIDATES,
-        ssrc=1234,
-        rtx_ssrc=5678,
-        cname="viewer",
-        session_id=99,
-    )
-
-
-def without(text: str, start: str) -> str:
-    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(start))
 
 
 def test_chromiums_offer_is_read() -> None:
@@ -256,19 +236,6 @@ def test_an_offer_without_vp8_has_no_common_codec() -> None:
     with pytest.raises(NoCommonCodecError, match="VP8") as caught:
         parse_offer(CHROMIUM.replace("VP8/90000", "VP7/90000"))
     assert caught.value.status == 406
-
-
-LINES = [line for text in OFFERS.values() for line in text.splitlines()]
-HOSTILE = st.one_of(
-    st.sampled_from(LINES),
-    st.text(max_size=40),
-    st.builds(
-        lambda line, place, text: line[:place] + text + line[place + 1 :],
-        st.sampled_from(LINES),
-        st.integers(0, 60),
-        st.text(max_size=4),
-    ),
-)
 
 
 def survives(text: str) -> None:

@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.selection import LAG_LIMIT, FrameSelector
-from broadcaster.stream import EncodedFrame, Rung, StreamDescription
+from broadcaster.stream import EncodedFrame
+from tests.three_rungs import LADDER, LEVELS
 
-DESCRIPTION = StreamDescription(
-    name="main",
-    epoch=1,
-    rungs=(
-        Rung("720p", 1280, 720, 30.0, 2_500_000, 2),
-        Rung("360p", 640, 360, 30.0, 800_000, 3),
-        Rung("180p", 320, 180, 30.0, 200_000, 3),
-    ),
-)
-LEVELS = DESCRIPTION.levels()
 PATTERNS = {2: ((0, False), (1, True)), 3: ((0, False), (2, True), (1, True), (2, False))}
 TICKS = 3000
 
@@ -35,7 +26,7 @@ class Encoder:
 
     def __init__(self, rung: int) -> None:
         self.rung = rung
-        self.pattern = PATTERNS[DESCRIPTION.rungs[rung].layers]
+        self.pattern = PATTERNS[LADDER.rungs[rung].layers]
         self.slot = 0
         self.index = -1
 
@@ -151,6 +142,15 @@ def test_the_old_rung_goes_on_until_the_keyframe_and_is_no_faster_than_the_targe
     assert selector.accepts(new.encode(9 * TICKS, keyframe=True))
     assert (selector.waiting_for, selector.current) == (None, level(2, 1))
     assert not selector.accepts(old.encode(9 * TICKS)), "the picture was shown already"
+
+
+def test_the_best_rung_has_fewer_frames_as_soon_as_its_successor_shall() -> None:
+    selector, old = FrameSelector(LEVELS, level(0, 1)), Encoder(0)
+    assert len(feed(selector, old, range(0, 4 * TICKS, TICKS))) == 4
+    selector.aim(level(2, 0))
+    assert (selector.waiting_for, selector.current) == (2, level(0, 0))
+    frames = feed(selector, old, range(4 * TICKS, 8 * TICKS, TICKS))
+    assert [frame.layer for frame in frames] == [0, 0]
 
 
 def test_a_better_rung_that_lags_is_taken_at_once_one_tick_later() -> None:

@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -24,44 +23,10 @@ from broadcaster.source.feeds import Backoff, ReturnConfig
 from broadcaster.source.fit import Fitter
 from broadcaster.source.media import Decoded, Ended, Location, MediaConfig, Reader
 from broadcaster.source.pattern import TestPattern
+from tests.clips import FRAMES, make_clip
 
 PATIENCE = 6.0
 QUICK = ReturnConfig(stall_after=0.3, first_delay=0.05, longest_delay=0.2)
-FRAMES = 25
-
-
-def make_clip(
-    path: Path,
-    codec: str = "libx264",
-    size: tuple[int, int] = (320, 180),
-    frames: int = FRAMES,
-    fps: int = 25,
-    turns: int = 0,
-    pix_fmt: str = "yuv420p",
-    times: list[float] | None = None,
-) -> Path:
-    """A clip of the test pattern; `turns` quarter turns are recorded into its pictures."""
-    pattern = TestPattern("clip", *size, fps)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.width, stream.height = size if turns % 2 == 0 else size[::-1]
-        stream.pix_fmt = pix_fmt
-        stream.bit_rate = 1_000_000
-        if codec == "libx264":
-            stream.options = {"preset": "ultrafast", "bf": "2", "g": "10"}
-        stream.codec_context.time_base = Fraction(1, 1000) if times else Fraction(1, fps)
-        for index in range(frames):
-            picture = pattern.draw(index, 1_767_225_600.0)
-            if turns:
-                turned = [np.rot90(plane(picture, number), turns).ravel() for number in range(3)]
-                joined = np.concatenate(turned).reshape(-1, stream.width)
-                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(joined), format="yuv420p")
-            frame = picture.reformat(format=pix_fmt)
-            frame.pts = int(times[index] * 1000) if times else index
-            frame.time_base = stream.codec_context.time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 def read(path: Path, count: int) -> list[Decoded]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pylibsrtp
@@ -18,10 +16,10 @@ from pylibsrtp._binding import ffi
 from broadcaster.clock import WallClock
 from broadcaster.errors import ConfigurationError
 from tests.rtp_viewer import GCM, KEY_SIZES, Keys
+from tests.sanitized import ROUNDS, assert_nothing_found
 from workers.forward import default_fanout, srtp
 from workers.forward.srtp import CHOICE, TAG_SIZE, SrtpSession, kernel, kernel_ffi
 
-ROOT = Path(__file__).parent.parent
 SPEAKERS = 8
 needs_cipher = pytest.mark.skipif(srtp.obstacle() is not None, reason=str(srtp.obstacle()))
 
@@ -238,13 +236,7 @@ def test_a_viewer_speaks_for_a_few_ssrcs_and_each_counts_by_itself() -> None:
 
 
 def test_no_sanitizer_finds_anything(tmp_path: Path) -> None:
-    harness, kernel = tmp_path / "harness", ROOT / "workers" / "forward"
-    flags = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all", f"-I{kernel}"]
-    command = [os.environ.get("CC", "cc"), *flags, "-fsanitize=address,undefined", ROOT / "tests" / "cipher_harness.c"]
-    subprocess.run([*command, "-o", harness], check=True)
-    rounds = str(50 * int(os.environ.get("SANITIZER_ROUNDS", "600")))
-    done = subprocess.run([harness, rounds, "1"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert_nothing_found(tmp_path, "cipher_harness.c", rounds=50 * ROUNDS)
 
 
 @needs_cipher

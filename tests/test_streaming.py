@@ -18,7 +18,7 @@ from broadcaster.errors import ConnectionClosedError
 from broadcaster.monitor import KEYS, QualityMonitor
 from broadcaster.streaming import AdaptiveStreamingServer, StreamingSettings
 from broadcaster.track import AdaptiveVideoTrack
-from tests.test_track import FakeSource
+from tests.still_source import FakeSource
 
 
 @dataclass

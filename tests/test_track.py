@@ -7,7 +7,6 @@ import gc
 import math
 import selectors
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -22,32 +21,9 @@ from hypothesis import strategies as st
 from broadcaster.errors import ConfigurationError
 from broadcaster.stream import EncodedFrame, Rung, StreamDescription
 from broadcaster.track import AdaptiveVideoTrack, FrameCopier, Pacer
+from tests.still_source import FakeSource
 
 T = TypeVar("T")
-
-
-@dataclass
-class Shown:
-    frame: av.VideoFrame
-
-
-class FakeSource:
-    def __init__(self, width: int = 64, height: int = 48) -> None:
-        frame = av.VideoFrame(width, height, "yuv420p")
-        frame.pict_type = PictureType.I
-        self.picture: Shown | None = Shown(frame)
-        self.readers = 0
-        self.attached = 0
-
-    def attach(self) -> None:
-        self.readers += 1
-        self.attached += 1
-
-    def detach(self) -> None:
-        self.readers -= 1
-
-    def latest(self) -> Shown | None:
-        return self.picture
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
@@ -131,32 +107,28 @@ def test_a_stall_is_skipped_and_not_replayed() -> None:
     assert stamps[0] == pytest.approx((0.3 + 2.0) * 90_000, abs=0.04 * 90_000)
 
 
-def test_a_waiting_recv_follows_a_new_rate_at_once() -> None:
+def waited(fps: float, other: float, after: float) -> float:
+    """How long a recv() waits that began at `fps`, when `other` comes that many seconds later."""
+
     async def play() -> float:
-        track = AdaptiveVideoTrack(1, source=FakeSource())
+        track = AdaptiveVideoTrack(fps, source=FakeSource())
         await track.recv()
         start = now()
         waiting = asyncio.ensure_future(track.recv())
-        await asyncio.sleep(0.1)
-        track.set_fps(30)
+        await asyncio.sleep(after)
+        track.set_fps(other)
         await waiting
         return now() - start
 
-    assert on_fake_time(play()) == pytest.approx(0.1, abs=0.01)
+    return on_fake_time(play())
+
+
+def test_a_waiting_recv_follows_a_new_rate_at_once() -> None:
+    assert waited(1, 30, 0.1) == pytest.approx(0.1, abs=0.01)
 
 
 def test_slowing_down_delays_a_waiting_recv() -> None:
-    async def play() -> float:
-        track = AdaptiveVideoTrack(30, source=FakeSource())
-        await track.recv()
-        start = now()
-        waiting = asyncio.ensure_future(track.recv())
-        await asyncio.sleep(0.01)
-        track.set_fps(2)
-        await waiting
-        return now() - start
-
-    assert on_fake_time(play()) == pytest.approx(0.5, abs=0.01)
+    assert waited(30, 2, 0.01) == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_first_picture_is_awaited() -> None:

@@ -20,13 +20,6 @@ IMPATIENT = TransportSettings(consent_timeout=0.3, connect_timeout=0.3, tick=0.0
 
 
 @pytest_asyncio.fixture
-async def endpoint(receiver: str) -> AsyncIterator[Endpoint]:
-    one = await Endpoint.open(range(1))
-    yield one
-    await one.close()
-
-
-@pytest_asyncio.fixture
 async def impatient(receiver: str) -> AsyncIterator[Endpoint]:
     one = await Endpoint.open(range(1), settings=IMPATIENT)
     yield one

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def beamcast(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         timeout=40,
         env={**os.environ, **environment},
     )
+
+
+def together(*commands: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    """What becomes of each, as many at a time as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda command: beamcast(*command), commands))
 
 
 @asynccontextmanager
@@ -106,6 +113,7 @@ async def test_up_plays_and_leaves_nothing_running() -> None:
 async def test_a_killed_supervisor_takes_its_children_along() -> None:
     async with running_up("--workers", "1", "--udp-ports", "0") as (process, _):
         children = family(process.pid)
+        assert len(children) >= 4
         process.kill()
         await process.wait()
         async with asyncio.timeout(15):
@@ -174,8 +182,11 @@ def test_a_port_in_use_is_one_clear_line() -> None:
 
 
 def test_a_redis_that_does_not_answer_is_one_clear_line() -> None:
-    for command in (["worker"], ["gateway", "--port", "0"], ["broadcast", "pattern", "--stream", "x"], ["events"]):
-        result = beamcast(*command, "--redis-url", f"redis://127.0.0.1:{free_port()}")
+    commands = (["worker"], ["gateway", "--port", "0"], ["broadcast", "pattern", "--stream", "x"], ["events"])
+    url = f"redis://127.0.0.1:{free_port()}"
+    for command, result in zip(
+        commands, together(*([*command, "--redis-url", url] for command in commands)), strict=True
+    ):
         assert result.returncode == 1, command
         assert "does not answer" in result.stderr, command
         assert len(result.stderr.strip().splitlines()) == 1, (command, result.stderr)
@@ -209,9 +220,10 @@ def test_bad_settings_are_one_clear_line(arguments: list[str], environment: dict
 
 
 def test_help_and_version() -> None:
-    assert "broadcast SOURCE" in beamcast("--help").stdout
-    assert beamcast("--version").stdout.startswith("beamcast ")
-    for command in ("up", "broadcast", "worker", "gateway", "events", "status"):
-        result = beamcast(command, "--help")
+    commands = ("up", "broadcast", "worker", "gateway", "events", "status")
+    usage, version, *others = together(["--help"], ["--version"], *([command, "--help"] for command in commands))
+    assert "broadcast SOURCE" in usage.stdout
+    assert version.stdout.startswith("beamcast ")
+    for result in others:
         assert result.returncode == 0, result.stderr
         assert "BEAMCAST_" in result.stdout

@@ -35,14 +35,17 @@ class BarcodeTrack(MediaStreamTrack):
 
     async def recv(self) -> VideoFrame:
         await self.sounding.wait()
-        self._index += 1
+        # What was missed is left out: drawn in a rush, it would block the loop.
+        self._index = max(self._index + 1, int((time.monotonic() - self._started) * FPS))
         await asyncio.sleep(max(0.0, self._started + self._index / FPS - time.monotonic()))
-        picture = np.full((HEIGHT, WIDTH), 90 + self._index % 60, np.uint8)
+        # Luma above, both chromas below. The loop would wait for the threads of a conversion.
+        picture = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+        picture[:HEIGHT] = 90 + self._index % 60
         bits = cell_bits(Barcode(self._index, int(time.time() * 1000)))
         columns, rows = column_edges(WIDTH), row_edges(HEIGHT)
         for row, column in np.ndindex(bits.shape):
-            picture[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 255 * bits[row, column]
-        frame = VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
+            picture[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 16 + 219 * bits[row, column]
+        frame = VideoFrame.from_ndarray(picture, format="yuv420p")
         frame.pts = self._index * 90_000 // FPS
         frame.time_base = fractions.Fraction(1, 90_000)
         return frame
@@ -105,8 +108,8 @@ class WhepSite:
         encoder = av.CodecContext.create("mjpeg", "w")
         encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
         encoder.time_base = fractions.Fraction(1, FPS)
-        picture = VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH), 120, np.uint8), format="gray")
-        packets = encoder.encode(picture.reformat(format="yuvj420p"))
+        grey = np.full((HEIGHT * 3 // 2, WIDTH), 128, np.uint8)
+        packets = encoder.encode(VideoFrame.from_ndarray(grey, format="yuvj420p"))
         return web.Response(body=b"".join(bytes(packet) for packet in packets), content_type="image/jpeg")
 
     async def _time(self, request: web.Request) -> web.Response:
