@@ -34,10 +34,18 @@ class Sender:
     def octets(self) -> int:
         return int(self.state.octets)
 
-    def send(self, index: int, now: float, size: int = 3000) -> list[int]:
+    def send(self, index: int, now: float, size: int = 3000, layer: int = 0) -> list[int]:
         state, picture = self.state, frame(index, size=size)
         first, rest = (
-            pack(picture.timestamp, b"ssrc", b"", start, 0x8000 | index & 0x7FFF, index & 0xFF, 0)[-DESCRIPTOR_SIZE:]
+            pack(
+                picture.timestamp,
+                b"ssrc",
+                b"",
+                start,
+                0x8000 | index & 0x7FFF,
+                index & 0xFF,
+                layer << 6 | state.key_index & 0x1F,
+            )[-DESCRIPTOR_SIZE:]
             for start in (FIRST, CONTINUATION)
         )
         record = state.records[state.recorded % state.capacity]
@@ -53,8 +61,10 @@ class Sender:
         state.octets += size_of(chunks)
         return numbers
 
-    def ask(self, lost: list[int], now: float, rtt: float | None = 0.05) -> list[LostPacket]:
-        return self.history.choose(lost, now=now, rtt=rtt)
+    def ask(
+        self, lost: list[int], now: float, rtt: float | None = 0.05, *, copies: int = 1, tight: bool = False
+    ) -> list[LostPacket]:
+        return self.history.choose(lost, now=now, rtt=rtt, copies=copies, tight=tight)
 
     def octets_of(self, found: list[LostPacket], size: int) -> int:
         """RTP payload of packets of frames that are all of this size."""

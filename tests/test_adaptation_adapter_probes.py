@@ -68,6 +68,33 @@ def test_a_step_up_is_not_taken_back_for_what_the_next_probe_lost() -> None:
     assert adapter.level == level("360p", 30.0)
 
 
+def test_what_a_probe_lost_can_be_sent_again_once_unless_a_queue_stands() -> None:
+    for queue, tight in ((0.0, False), (0.1, True)):
+        adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
+        run(adapter, PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0, loss=0.0, excess_loss=0.0), 4, 0)
+        assert adapter.probe
+        lossy = PathState(estimate=1.8e6, queue_delay=queue, congested=True, loss=0.2, excess_loss=0.18)
+        adapter.update(4.0, FINE, lossy)
+        assert (adapter.probe, adapter.tight, adapter.copies) == (0.0, tight, 1)
+        adapter.update(4.5, FINE, lossy)
+        assert (adapter.tight, adapter.copies) == (tight, 1)
+        adapter.update(8.0, FINE, lossy)
+        assert adapter.tight, "by then it is no probe's fault"
+
+
+def test_what_is_lost_while_a_probe_runs_is_not_taken_for_chance() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 30.0))
+    run(adapter, PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0, loss=0.0, excess_loss=0.0), 4, 0)
+    assert adapter.probe
+    chance = PathState(estimate=900_000.0, capacity=5e6, queue_delay=0.0, loss=0.05, excess_loss=0.0)
+    adapter.update(4.0, FINE, chance)
+    assert adapter.probe
+    assert adapter.copies == 1
+    rested = ViewerAdapter(LEVELS, level("720p", 30.0))
+    run(rested, chance, 1, 0)
+    assert rested.copies == 3
+
+
 def test_what_is_doubted_counts_only_as_far_as_a_probe_went() -> None:
     adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
     run(adapter, PathState(estimate=520_000.0, queue_delay=0.0), 2, 0)

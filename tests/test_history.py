@@ -91,21 +91,54 @@ def test_an_unknown_or_tiny_round_trip_still_makes_repeats_wait() -> None:
         assert sender.ask([number], 1.0 + pause + 0.001, rtt)
 
 
+def test_what_pictures_wait_for_goes_first_and_on_a_tight_path_alone() -> None:
+    for tight in (False, True):
+        sender = Sender()
+        before = sender.send(0, 1.0, CHUNK_SIZE)
+        sender.state.key_index += 1
+        higher = sender.send(1, 1.0, CHUNK_SIZE, layer=1)
+        missed = sender.send(2, 1.0, 2 * CHUNK_SIZE)
+        found = [packet.sequence for packet in sender.ask(before + higher + missed, 1.1, tight=tight)]
+        assert found == (missed if tight else missed + before + higher)
+        assert (sender.history.ignored, sender.history.unaffordable) == (2 if tight else 0, 0)
+
+
+def test_a_keyframe_can_be_sent_again_though_all_was_spent_on_what_came_before_it() -> None:
+    sender = Sender()
+    lost = sender.send(0, 1.0, 20 * CHUNK_SIZE)
+    assert 0 < len(sender.ask(lost, 1.1, tight=True)) < len(lost)
+    assert sender.ask(lost, 1.2, tight=True) == []
+    sender.state.key_index += 1
+    keyframe = sender.send(1, 1.2, 3 * CHUNK_SIZE)
+    assert [packet.sequence for packet in sender.ask(lost + keyframe, 1.3, tight=True)] == keyframe
+
+
+def test_chance_does_not_take_many_in_a_row_so_they_go_once() -> None:
+    few, many = (Sender(HistoryLimits(burst=10**6)) for _ in range(2))
+    lost = few.send(0, 1.0, LIMITS.few * CHUNK_SIZE)
+    assert len(few.ask(lost, 1.1, copies=2)) == 2 * LIMITS.few
+    lost = many.send(0, 1.0, (LIMITS.few + 1) * CHUNK_SIZE)
+    assert len(many.ask(lost, 1.1, copies=2)) == LIMITS.few + 1
+
+
 class LoopingViewer(RuleBasedStateMachine):
-    """A viewer that asks for anything at any time gets its share and one burst, and each packet at most six times."""
+    """A viewer that asks for anything at any time gets its share, one burst and some for each keyframe, and each packet
+    at most six times."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sender = Sender(HistoryLimits(burst=20_000, share=0.5))
         self.now = 1.0
         self.index = 0
-        self.resent = 0
+        self.resent = self.keyframes = 0
         self.times: dict[bytes, int] = {}
         self.sizes: dict[int, int] = {}
 
-    @rule(size=st.integers(1, 20_000), pause=st.floats(0, 0.1))
-    def send(self, size: int, pause: float) -> None:
+    @rule(size=st.integers(1, 20_000), pause=st.floats(0, 0.1), keyframe=st.booleans())
+    def send(self, size: int, pause: float, keyframe: bool) -> None:
         self.now += pause
+        self.keyframes += keyframe
+        self.sender.state.key_index += keyframe
         self.index += 1
         self.sizes[self.index] = size
         self.sender.send(self.index, self.now, size)
@@ -123,7 +156,7 @@ class LoopingViewer(RuleBasedStateMachine):
 
     @invariant()
     def fair(self) -> None:
-        assert self.resent <= 20_000 + 0.5 * self.sender.octets
+        assert self.resent <= 20_000 + 0.5 * self.sender.octets + LIMITS.tight_burst * self.keyframes
         assert max(self.times.values(), default=0) <= LIMITS.resends
 
 

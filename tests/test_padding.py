@@ -136,8 +136,8 @@ def test_copies_are_made_while_there_is_much_to_spend() -> None:
     assert len(found) == 2 * len(numbers)
     spent = sum(sender.octets_of([packet], SIZE) for packet in found)
     poor = Sender(replace(LIMITS, burst=2 * spent, share=0.0))
-    numbers = [number for index in range(4) for number in poor.send(index, 1.0, size=SIZE)]
-    found = poor.history.choose(numbers, now=1.0, rtt=0.05, copies=2)
+    lost = [poor.send(index, 1.0, size=SIZE) for index in range(4)]
+    found = [packet for numbers in lost for packet in poor.history.choose(numbers, now=1.0, rtt=0.05, copies=2)]
     twice = [packet for packet in found if found.count(packet) == 2]
     assert 0 < poor.octets_of(twice, SIZE) <= spent, "half of the burst at most goes into copies"
     assert len(found) - len(twice) > len(twice)

@@ -8,6 +8,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
+from operator import itemgetter
 
 from benchmarks.adaptation.control import Control, MakeControl
 from benchmarks.adaptation.link import Link
@@ -66,7 +67,10 @@ class Viewer:
     remb: Remb = field(default_factory=Remb)
     sequence: int = 0
     media: int = 0
-    kept: dict[int, int] = field(default_factory=dict)
+    kept: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    """Octets of each packet, and whether all that follows builds on its frame."""
+    key_from: int = 0
+    """The first packet of the last keyframe."""
     resent: dict[int, tuple[int, float]] = field(default_factory=dict)
     budget: float = PLAIN_BURST
     earned_to: int = 0
@@ -159,9 +163,13 @@ class Session:
         packets = -(-size // CHUNK)
         first = viewer.media
         viewer.media += packets
+        if frame.keyframe:
+            viewer.key_from = first
+            viewer.budget = max(viewer.budget, TIGHT_BURST)
         frame.missing = set(range(first, viewer.media))
         viewer.player.expect(frame)
         sizes = [min(CHUNK, size - CHUNK * place) + OVERHEAD for place in range(packets)]
+        viewer.kept.update({first + place: (octets, frame.layer == 0) for place, octets in enumerate(sizes)})
         if packets <= AT_ONCE:
             self._slice(now, viewer, first, sizes)
             return
@@ -171,7 +179,6 @@ class Session:
 
     def _slice(self, now: float, viewer: Viewer, first: int, sizes: list[int]) -> None:
         for place, octets in enumerate(sizes):
-            viewer.kept[first + place] = octets
             self._launch(now, viewer, first + place, octets, first=True)
         viewer.control.sent(now, viewer.sequence - len(sizes) & 0xFFFF, len(sizes), sum(sizes))
 
@@ -189,21 +196,23 @@ class Session:
         copies = getattr(viewer.control, "copies", 1)
         tight = getattr(viewer.control, "tight", None)
         share, burst = {None: (PLAIN, PLAIN_BURST), False: (ROOMY, ROOMY_BURST), True: (TIGHT, TIGHT_BURST)}[tight]
-        earned = sum(viewer.kept.get(number, 0) for number in range(viewer.earned_to, viewer.media))
+        earned = sum(viewer.kept[number][0] for number in range(viewer.earned_to, viewer.media))
         viewer.earned_to = viewer.media
         viewer.budget = min(burst, viewer.budget + share * earned)
-        for number in numbers:
-            octets = viewer.kept.get(number)
+        copies = copies if len(numbers) <= HISTORY_LIMITS.few else 1
+        asked = [(number >= viewer.key_from and viewer.kept[number][1], number) for number in numbers]
+        for missed, number in sorted(asked, key=itemgetter(0), reverse=True):
+            octets, _ = viewer.kept[number]
             times, last = viewer.resent.get(number, (0, -math.inf))
-            if octets is None or now - last < 2 * self.trace.link.delay:
+            if now - last < 2 * self.trace.link.delay or (tight and not missed):
                 continue
             if times >= RESENDS:
-                viewer.unaffordable = True
+                viewer.unaffordable |= missed
                 continue
             viewer.resent[number] = times + 1, now
-            for _ in range(copies if viewer.budget > burst / 2 else 1):
+            for _ in range(copies if viewer.budget > ROOMY_BURST / 2 else 1):
                 if octets > viewer.budget:
-                    viewer.unaffordable = True
+                    viewer.unaffordable |= missed
                     return
                 viewer.budget -= octets
                 self._launch(now, viewer, number, octets)

@@ -139,6 +139,12 @@ def traces(walks: int = 0) -> tuple[Trace, ...]:
             90,
             LinkSettings(_constant(1.2 * M), bucket=40_000, delay=0.02),
         ),
+        Trace(
+            "policer-shallow",
+            "one of 16 kB filled with 1.5 Mbit/s: a keyframe empties it",
+            90,
+            LinkSettings(_constant(1.5 * M), bucket=16_000, delay=0.02),
+        ),
         _lossy(0.01),
         _lossy(0.02),
         _lossy(0.05),

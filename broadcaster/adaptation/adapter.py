@@ -129,7 +129,7 @@ class ViewerAdapter:
         self._queue = 0.0
         self._loses = False
         self._chance_loss = 0.0
-        self._tight = False
+        self._pressed = False
         self._changed_at = self._settled_from = self._heard_from = self._probed_from = _NEVER
         self._began: float | None = None
         self._pause = settings.pause
@@ -173,8 +173,8 @@ class ViewerAdapter:
 
     @property
     def tight(self) -> bool:
-        """Whether the path has no room for what was lost, or next to none."""
-        return self._tight
+        """Whether the path has no room for what was lost, or next to none. After a probe that lost it there is room."""
+        return self._pressed and not self._is_of_probe()
 
     @property
     def copies(self) -> int:
@@ -229,11 +229,12 @@ class ViewerAdapter:
     def _decide(self, seen: Sample, path: PathState) -> Decision | None:
         now, settings, thresholds = self._now, self._settings, self._settings.thresholds
         self._queue = path.queue_delay or 0.0
-        self._chance_loss = 0.0 if path.congested else max(0.0, (path.loss or 0.0) - (path.excess_loss or 0.0))
-        self._tight = path.congested or (path.excess_loss or 0.0) > thresholds.loss_high
         excess = path.excess_loss or 0.0
         self._loses = excess > thresholds.loss_high
         self._trials.see(now, path)
+        self._pressed = path.congested or self._loses
+        if not self._prober.probing and not self._is_of_probe():
+            self._chance_loss = 0.0 if path.congested else max(0.0, (path.loss or 0.0) - excess)
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
         self._frames.see(
@@ -345,6 +346,10 @@ class ViewerAdapter:
             below = self._below(level)
             return None if below is None else self._lower("rtt-high", below, seen)
         return None
+
+    def _is_of_probe(self) -> bool:
+        """Whether what is lost was lost to a probe, and no queue stands."""
+        return self._trials.excused(self._now) and self._queue < self._settings.calm
 
     def _blames_rate(self, path: PathState) -> bool:
         """Whether less would be lost if less were sent, as far as one can know."""

@@ -65,7 +65,7 @@ class Trials:
         self._loss = path.loss or 0.0
         if excess > settings.noticed:
             self._lost_at = now
-        on_trial = self.before is not None and now - self._since <= settings.soon and now >= self._excused_until
+        on_trial = self.before is not None and now - self._since <= settings.soon and not self.excused(now)
         self.failing = on_trial and excess > settings.loss and self._loss - self._loss_before > settings.loss
 
     def begin(self, now: float, before: Level) -> None:
@@ -116,6 +116,10 @@ class Trials:
     def excuse(self, now: float) -> None:
         """What is lost now, and is told of for a while, is a probe's fault."""
         self._excused_until = now + self._settings.lately
+
+    def excused(self, now: float) -> bool:
+        """Whether what is lost is a probe's fault."""
+        return now < self._excused_until
 
     def believes(self, estimate: float) -> bool:
         return estimate > self._doubted

@@ -11,6 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from workers.forward.packets import CHUNK_SIZE, CONTINUATION, DESCRIPTOR_SIZE
@@ -29,7 +30,9 @@ class HistoryLimits:
     times. `unknown_rtt` (seconds between them while the round-trip time is not known) is LiveKit's; `shortest` is the
     least time between two resends of a packet. `share` is the part of the media octets sent that may be sent again,
     `burst` the octets at once, about one keyframe; `tight_share` and `tight_burst` the same where the path has no room,
-    for resends would only lengthen its queue.
+    for resends would only lengthen its queue, and after a keyframe there is at least `tight_burst`. Of more than `few`
+    packets in one request none is sent more than once: chance does not take so many in a row, and who drops them would
+    drop the copies.
     """
 
     frames: int = 40
@@ -41,6 +44,7 @@ class HistoryLimits:
     burst: int = 60_000
     tight_share: float = 0.1
     tight_burst: int = 6_000
+    few: int = 4
 
 
 HISTORY_LIMITS = HistoryLimits()
@@ -65,7 +69,17 @@ class LostPacket(NamedTuple):
 class History:
     """The records of one viewer, read from its state. Sequence numbers are extended: they count on beyond 16 bits."""
 
-    __slots__ = ("_budget", "_earned", "_limits", "_resent", "_state", "ignored", "repeats", "unaffordable")
+    __slots__ = (
+        "_budget",
+        "_earned",
+        "_key_index",
+        "_limits",
+        "_resent",
+        "_state",
+        "ignored",
+        "repeats",
+        "unaffordable",
+    )
 
     def __init__(self, state: Any, limits: HistoryLimits) -> None:
         self._state = state
@@ -73,6 +87,7 @@ class History:
         self._resent: dict[int, tuple[int, float]] = {}
         self._budget = float(limits.burst)
         self._earned = 0
+        self._key_index = -1
         self.ignored = self.repeats = self.unaffordable = 0
 
     def choose(
@@ -81,34 +96,50 @@ class History:
         """Return those of the 16-bit sequence numbers `lost` that may go out again now, and count them as sent: each
         `copies` times, as long as there is much left of what may be sent again. `tight` says that the path has no room.
 
-        `now` is monotonic seconds, `rtt` seconds. What is not sent again is counted in `ignored`, and what was sent
-        again before in `repeats`. Packets of the base layer for which nothing was left, which were sent again as often
-        as they may be, or for which no player waits any more because they stood in a long queue, count in
-        `unaffordable`: without them no picture can be decoded until a keyframe comes. Where one has left since, they
-        are not missed.
+        `now` is monotonic seconds, `rtt` seconds. What no picture waits for, because it is of a higher layer or a
+        keyframe has left since, comes last, and on a tight path not at all. What is not sent again is counted in
+        `ignored`, and what was sent again before in `repeats`. Packets that are missed for which nothing was left,
+        which were sent again as often as they may be, or for which no player waits any more because they stood in a
+        long queue, count in `unaffordable`: without them no picture can be decoded until a keyframe comes.
         """
-        limits, following, octets = self._limits, self._state.sequence, self._state.octets
-        share, burst = (limits.tight_share, limits.tight_burst) if tight else (limits.share, limits.burst)
-        self._budget = min(burst, self._budget + share * (octets - self._earned))
-        self._earned = octets
+        limits = self._limits
+        self._earn(tight)
         pause = limits.unknown_rtt if rtt is None else max(rtt, limits.shortest)
-        chosen = []
-        for short in lost:
-            number = following - ((following - short) & 0xFFFF)
+        asked = []
+        for short in dict.fromkeys(lost):
+            number = self._state.sequence - ((self._state.sequence - short) & 0xFFFF)
             times, last = self._resent.get(number, (0, -math.inf))
             self.repeats += times > 0
             found = None if now - last < pause else self._find(number)
-            if found is None or times >= limits.resends or found[1] > self._budget or now - found[2] > limits.age:
+            if found is None:
                 self.ignored += 1
-                self.unaffordable += found is not None and self._is_missed(found[0])
+            else:
+                asked.append((self._is_missed(found[0]), number, times, *found))
+        asked.sort(key=itemgetter(0), reverse=True)
+        copies = copies if len(asked) <= limits.few else 1
+        chosen = []
+        for missed, number, times, packet, size, at in asked:
+            spent = times >= limits.resends or now - at > limits.age or size > self._budget
+            if spent or (tight and not missed):
+                self.ignored += 1
+                self.unaffordable += missed
                 continue
-            packet, size, _ = found
-            count = copies if self._budget - copies * size > burst / 2 else 1
+            count = copies if self._budget - copies * size > limits.burst / 2 else 1
             self._budget -= count * size
             self._resent[number] = (times + 1, now)
             chosen += [packet] * count
         self._forget()
         return chosen
+
+    def _earn(self, tight: bool) -> None:
+        """What has left meanwhile raises what may be sent again, and so does a keyframe: all that follows needs it."""
+        limits, state = self._limits, self._state
+        share, burst = (limits.tight_share, limits.tight_burst) if tight else (limits.share, limits.burst)
+        self._budget = min(burst, self._budget + share * (state.octets - self._earned))
+        self._earned = state.octets
+        if state.key_index != self._key_index:
+            self._key_index = state.key_index
+            self._budget = max(self._budget, float(min(burst, limits.tight_burst)))
 
     def recent(self, octets: int, *, now: float) -> list[LostPacket]:
         """The last packets sent, newest first, of about so many octets in all; again and again where they are few.
