@@ -27,6 +27,11 @@ class Capacity:
         """Bits per second at `now`."""
         return self._bps[max(0, bisect.bisect_right(self._times, now) - 1)]
 
+    @property
+    def most(self) -> float:
+        """Bits per second when they are most."""
+        return max(self._bps)
+
     def mean(self, start: float, end: float) -> float:
         """Bits per second from `start` to `end`, on the average."""
         inner = [at for at in self._times if start < at < end]

@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import random
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-class Capacity:
-    """Bits per second over time, constant between the times given: [(since, bit/s), ...], the first at 0."""
-
-    def __init__(self, steps: Sequence[tuple[float, float]]) -> None:
-        self.steps = tuple(steps)
-        self._times = [since for since, _ in steps]
-
-    def at(self, time: float) -> float:
-        return self.steps[max(0, bisect_right(self._times, time) - 1)][1]
-
-    def served(self, start: float, bits: float) -> float:
-        """When `bits` that are begun at `start` are through."""
-        place = max(0, bisect_right(self._times, start) - 1)
-        now = start
-        while True:
-            rate = self.steps[place][1]
-            end = self._times[place + 1] if place + 1 < len(self._times) else float("inf")
-            if rate > 0.0:
-                done = now + bits / rate
-                if done <= end:
-                    return done
-                bits -= (end - now) * rate
-            elif end == float("inf"):
-                return end
-            now, place = end, place + 1
+from tests.capacity import Capacity, Policer
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
     """`queue`: seconds of waiting beyond which packets are dropped at the tail. `delay`: seconds each way. `loss`: the
     share of packets that chance takes before the queue. `bucket`: octets of a token bucket that is filled at the
-    capacity; with one there is no queue, and what finds no tokens is dropped. `blackout`: (from, to) in seconds, in
-    which nothing passes in either direction."""
+    capacity of the beginning; with one there is no queue, and what finds no tokens is dropped. `blackout`: (from, to)
+    in seconds, in which nothing passes in either direction."""
 
     capacity: Capacity
     queue: float = 0.5
@@ -57,8 +30,8 @@ class Link:
         self.settings = settings
         self._random = random.Random(seed)
         self._free_at = 0.0
-        self._tokens = float(settings.bucket or 0)
-        self._filled_at = 0.0
+        bucket = settings.bucket
+        self._policer = None if bucket is None else Policer(settings.capacity.at(0.0), bucket)
         self.sent = self.lost = 0
         self.octets = 0
 
@@ -86,15 +59,9 @@ class Link:
 
     def _pass(self, now: float, octets: int) -> float | None:
         settings = self.settings
-        if settings.bucket is not None:
-            rate = settings.capacity.at(now)
-            self._tokens = min(settings.bucket, self._tokens + (now - self._filled_at) * rate / 8)
-            self._filled_at = now
-            if self._tokens < octets:
-                return None
-            self._tokens -= octets
-            return now
+        if self._policer is not None:
+            return now if self._policer.lets(now, octets) else None
         if self._free_at - now > settings.queue:
             return None
-        self._free_at = settings.capacity.served(max(now, self._free_at), 8.0 * octets)
+        self._free_at = settings.capacity.through(max(now, self._free_at), 8.0 * octets)
         return self._free_at

@@ -69,7 +69,7 @@ def allowed(trace: Trace, at: float) -> Level | None:
         return None
     rate = trace.link.capacity.at(at)
     if trace.name == "wifi":
-        rate = max(one for _, one in trace.link.capacity.steps)
+        rate = trace.link.capacity.most
     return best_fitting(rate / trace.viewers, frames_capped=trace.frames_capped)
 
 

@@ -6,7 +6,8 @@ import math
 import random
 from dataclasses import dataclass
 
-from benchmarks.adaptation.link import Capacity, LinkSettings
+from benchmarks.adaptation.link import LinkSettings
+from tests.capacity import Capacity
 
 M = 1e6
 
