@@ -75,7 +75,7 @@ def test_a_probe_that_crowds_others_has_failed() -> None:
     path = PathState(estimate=520_000.0, queue_delay=0.0)
     run(adapter, path, 2, 0)
     assert adapter.probe
-    assert adapter.aim == adapter._levels.index(level("360p", 30.0))
+    assert adapter.aim == adapter._options.levels.index(level("360p", 30.0))
     adapter.share = Share(cap=9, crowded=True)
     assert run(adapter, path, 0.1, 2) == []
     assert adapter.probe == 0.0

@@ -158,7 +158,7 @@ async def worker(bus: MemoryBus) -> AsyncIterator[Worker]:
 def pause(viewer: Viewer) -> None:
     """What the adaptation does below the lowest level."""
     viewer.steering.adapter.level = None
-    viewer.steering.adapter._changed_at = float("inf")
+    viewer.steering.adapter._aftermath.changed_at = float("inf")
     assert viewer._outlet is not None
     state = State(fps=0.0, rung=None, bitrate=0)
     viewer.steering._carry_out(viewer._outlet, Decision("pause", state, state, {}, {}))
@@ -213,7 +213,7 @@ async def test_a_viewer_may_take_sound_alone(worker: Worker, bus: MemoryBus, stu
     assert not studio.server.demands[0].viewers
     # A ladder that changes gives it no picture either.
     studio.server.describe(replace(studio.server.description, rungs=(replace(RUNG, bitrate=150_000),)))
-    await until(lambda: viewer.steering.adapter._levels[0].bitrate == 150_000)
+    await until(lambda: viewer.steering.adapter._options.levels[0].bitrate == 150_000)
     await listener.listen(10)
     assert viewer._outlet is not None
     assert (viewer._outlet.packets, studio.server.listeners) == (0, 1)

@@ -289,7 +289,7 @@ async def test_a_newcomer_starts_where_most_of_the_audience_is(worker: Worker, b
     assert before is not None
     assert second.steering.adapter.level is not None
     assert second.steering.adapter.level.bitrate <= before.bitrate
-    assert second.steering.adapter.level == starting_level(first.steering.adapter._levels, 90_000)
+    assert second.steering.adapter.level == starting_level(first.steering.adapter._options.levels, 90_000)
 
 
 async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Worker, bus: MemoryBus) -> None:
@@ -299,9 +299,9 @@ async def test_a_viewer_that_has_settled_tells_what_its_path_carries(worker: Wor
     for now in range(20):
         viewer.steering.adapter.update(float(now), Sample(), PathState())
     assert viewer.steering.adapter.level is not None
-    viewer.steering.adapter.level = viewer.steering.adapter._levels[0]
+    viewer.steering.adapter.level = viewer.steering.adapter._options.levels[0]
     assert viewer.steering.carried == (viewer.steering.adapter.level.rung, 700_000.0)
-    viewer.steering.adapter.level = viewer.steering.adapter._levels[-1]
+    viewer.steering.adapter.level = viewer.steering.adapter._options.levels[-1]
     assert viewer.steering.carried == (0, 0.85 * 4e6)
 
 
@@ -325,7 +325,7 @@ async def test_how_fast_bursts_come_through_a_shared_line_is_nobodys_own(worker:
     viewer = worker.viewers[(await bus.offer()).secret]
     for now in range(20):
         viewer.steering.adapter.update(float(now), Sample(), PathState())
-    viewer.steering.adapter.level = viewer.steering.adapter._levels[-1]
+    viewer.steering.adapter.level = viewer.steering.adapter._options.levels[-1]
     viewer._gauge.path = PathState(estimate=700_000.0, capacity=1e7)
     viewer.steering.adapter.share = Share()
     assert viewer.steering.carried == (0, 0.85 * 1e7)
@@ -382,7 +382,7 @@ async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
     viewers = [worker.viewers[(await bus.offer()).secret] for _ in range(6)]
     low, *_, elsewhere, other = viewers
     for viewer in viewers:
-        viewer.steering.adapter.level = viewer.steering.adapter._levels[0 if viewer is low else -1]
+        viewer.steering.adapter.level = viewer.steering.adapter._options.levels[0 if viewer is low else -1]
         hosts[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
     other.stream = "other"
     worker._compare_neighbours(100.0)

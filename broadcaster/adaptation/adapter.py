@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from broadcaster.adaptation import policy
+from broadcaster.adaptation.aftermath import Aftermath, AftermathSettings
 from broadcaster.adaptation.decision import Decision, Rule, State
 from broadcaster.adaptation.frames import SLACK, FrameCap, FrameCapSettings
 from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.neighbours import Share
+from broadcaster.adaptation.options import Options
 from broadcaster.adaptation.path import PathState
+from broadcaster.adaptation.pauses import Pauses, PauseSettings
 from broadcaster.adaptation.policy import Thresholds
 from broadcaster.adaptation.probing import Prober, ProbeSettings
+from broadcaster.adaptation.resends import Resends, ResendSettings
 from broadcaster.adaptation.samples import Sample
 from broadcaster.adaptation.smoothing import Floor, Hold, Smoothed
+from broadcaster.adaptation.tolerance import Tolerance, ToleranceSettings
 from broadcaster.adaptation.trials import Trials, TrialSettings
 
 
@@ -26,24 +31,14 @@ class AdaptationSettings:
     `overhead`: octets on the wire for each of media (headers, extensions, tag, resends).
     `smoothing`: time constant of reported loss and of the sent bitrate; `stale`: how long a report counts.
     `drain`: a queue is to be empty again after about this long, so that what fits is lower while it stands;
-    `least_share` of the estimate is used all the same. `tolerable` is the queue that congestion alone may build
-    before it counts, where nearly everything arrives (`arriving` of what is sent).
+    `least_share` of the estimate is used all the same.
     `most_burden`: how many times its need a level is at most taken to cost with all that losses add.
-    Below a queue of `alarm` congestion lasts for `patience` before it counts: a radio that others hold is none; below
-    one of `alarm_wide` where bursts come through `wide` times as fast as the level needs.
-    On a line that is shared, who has least gives way last: after `spare`, or at a queue of `spare_queue`; and while
-    another tries for more, whose keyframe comes to all who watch its rung, at one of `burden_queue`. Who has more
-    than its share goes a level down each `yielding` seconds after a change has shown.
-    `settle`: after a change its effect is awaited for this long, and as long as the queue is; for `settle_loss` where
-    packets were lost, which are told of for a while. After a probe, a queue that goes on to grow counts after
-    `settle_probe` and what the probe left, and at once where less than a `deep` share of what is needed arrives.
+    Who has more than its share of a line goes a level down each `yielding` seconds after a change has shown.
+    `settle`: a long way, or a queue at what should fit, counts when it has lasted so long.
     `lasting`: a level that was kept for so long tells what the path carries.
     `silence`: without any feedback for so long the viewer gets the fewest frames.
     `calm`: the queue below which the path is at rest, and `rest`: how long it is, before more is tried; after a
     downgrade `cooldown`. Where nothing can be probed, a quiet link for `quiet` is the trial.
-    `copies`: where chance takes more than these shares, lost packets are sent again twice, thrice.
-    `pause_after`: congestion at the lowest level for so long pauses the viewer, for `pause`; doubled each time that
-    it was too early, up to `longest_pause`.
     `rtt_window`: the lowest RTT is that of the last one to two such windows, since routes change.
     """
 
@@ -51,42 +46,28 @@ class AdaptationSettings:
     probing: ProbeSettings = field(default_factory=ProbeSettings)
     trials: TrialSettings = field(default_factory=TrialSettings)
     frames: FrameCapSettings = field(default_factory=FrameCapSettings)
+    resends: ResendSettings = field(default_factory=ResendSettings)
+    aftermath: AftermathSettings = field(default_factory=AftermathSettings)
+    pauses: PauseSettings = field(default_factory=PauseSettings)
+    tolerance: ToleranceSettings = field(default_factory=ToleranceSettings)
     overhead: float = 1.06
     smoothing: float = 2.0
     stale: float = 5.0
     drain: float = 0.8
     least_share: float = 0.4
-    alarm: float = 0.15
-    patience: float = 0.3
-    wide: float = 1.2
-    alarm_wide: float = 0.3
-    spare: float = 1.5
-    spare_queue: float = 0.3
-    burden_queue: float = 0.45
     yielding: float = 2.0
-    tolerable: float = 0.12
-    arriving: float = 0.9
     most_burden: float = 1.4
     settle: float = 1.0
-    settle_loss: float = 2.5
-    settle_probe: float = 0.4
-    deep: float = 0.6
     lasting: float = 6.0
     silence: float = 1.0
     calm: float = 0.07
     rest: float = 0.8
     cooldown: float = 1.2
     quiet: float = 8.0
-    copies: tuple[float, ...] = (0.004, 0.03)
-    pause_after: float = 2.0
-    pause: float = 3.0
-    longest_pause: float = 30.0
     rtt_window: float = 300.0
 
 
 DEFAULT_SETTINGS = AdaptationSettings()
-
-_NEVER = -math.inf
 
 
 class ViewerAdapter:
@@ -115,24 +96,24 @@ class ViewerAdapter:
         self._frames = FrameCap(settings.frames)
         self._bar = math.inf
         self._aim: Level | None = None
-        self._arrange(levels)
+        self._options = Options(levels, self._frames, settings.overhead)
+        self._resends = Resends(settings.resends)
         self.level: Level | None = start
         self.share: Share | None = None
         """What the neighbours leave, where they share a line; to be set before `update`."""
         self.overloaded = False
         """Whether the sender itself cannot keep up; to be set before `update`."""
-        self._now = _NEVER
+        self._now = -math.inf
         self._loss = Smoothed(settings.smoothing, settings.stale, first=0.0)
         self._sent = Smoothed(settings.smoothing, settings.stale)
         self._rtt_min = Floor(settings.rtt_window)
         self._calm, self._stuck, self._rtt_high = (Hold() for _ in range(3))
         self._queue = 0.0
         self._loses = False
-        self._chance_loss = 0.0
-        self._pressed = False
-        self._changed_at = self._settled_from = self._heard_from = self._probed_from = _NEVER
+        self._aftermath = Aftermath(settings.aftermath)
+        self._pauses = Pauses(settings.pauses)
+        self._tolerance = Tolerance(settings.tolerance)
         self._began: float | None = None
-        self._pause = settings.pause
 
     # --- what is asked of it --------------------------------------------------------------------------------------
 
@@ -144,18 +125,18 @@ class ViewerAdapter:
     @property
     def place(self) -> int:
         """Of the level among all, 0 for the cheapest and while it is paused."""
-        return 0 if self.level is None else self._places[self.level]
+        return 0 if self.level is None else self._options.place(self.level)
 
     @property
     def aim(self) -> int | None:
         """The place of the level that is probed for; None while no probe runs."""
-        return self._places.get(self._aim) if self._prober.probing and self._aim is not None else None
+        return self._options.place(self._aim) if self._prober.probing and self._aim is not None else None
 
     @property
     def settled(self) -> bool:
         """Whether the level has lasted, so that the estimate is more than what happened to be sent."""
         began = self._now if self._began is None else self._began
-        return self._now - max(began, self._changed_at) >= self._settings.lasting
+        return self._now - max(began, self._aftermath.changed_at) >= self._settings.lasting
 
     @property
     def alone(self) -> bool:
@@ -165,7 +146,7 @@ class ViewerAdapter:
     @property
     def on_top(self) -> bool:
         """Whether there is nothing better."""
-        return self.level == self._levels[-1]
+        return self.level == self._options.levels[-1]
 
     @property
     def probe(self) -> float:
@@ -173,14 +154,13 @@ class ViewerAdapter:
 
     @property
     def tight(self) -> bool:
-        """Whether the path has no room for what was lost, or next to none. After a probe that lost it there is room."""
-        return self._pressed and not self._is_of_probe()
+        """Whether the path has no room for what was lost, or next to none."""
+        return self._resends.tight
 
     @property
     def copies(self) -> int:
-        """How often a lost packet should be sent again at once, so that its resend is not lost too: more where chance
-        takes many, for a picture that waits for a second resend stands still."""
-        return 1 if self._loses else 1 + sum(self._chance_loss >= line for line in self._settings.copies)
+        """How often a lost packet should be sent again at once."""
+        return self._resends.copies
 
     @property
     def probing(self) -> bool:
@@ -193,14 +173,11 @@ class ViewerAdapter:
 
     def relevel(self, levels: Sequence[Level]) -> None:
         """The ladder changed: stay on the rung of the same name, else on the best level that is not dearer."""
-        self._arrange(levels)
-        before = self.level
+        self._options.arrange(levels)
+        self._aim = None
         self._trials.forget()
-        if before is None:
-            return
-        same = [one for one in self._levels if (one.name, one.layer) == (before.name, before.layer)]
-        cheaper = [one for one in self._levels if one.bitrate <= before.bitrate]
-        self.level = (same or cheaper[-1:] or self._levels[:1])[0]
+        if self.level is not None:
+            self.level = self._options.instead_of(self.level)
 
     def update(self, now: float, sample: Sample, path: PathState) -> Decision | None:
         """Take what is reported and believed at `now` (seconds of any clock, not before the last call), and decide.
@@ -211,9 +188,12 @@ class ViewerAdapter:
         self._now = now
         self._began = now if self._began is None else self._began
         seen = self._see(now, sample, path)
+        self._bound()
         decision = self._decide(seen, path)
         if decision is not None and self._prober.active:
             self._prober.stop(now, path)
+        of_probe = self._trials.excused(now) and self._queue < self._settings.calm
+        self._resends.see(path, loses=self._loses, probing=self._prober.probing, of_probe=of_probe)
         return decision
 
     def _see(self, now: float, sample: Sample, path: PathState) -> Sample:
@@ -229,12 +209,8 @@ class ViewerAdapter:
     def _decide(self, seen: Sample, path: PathState) -> Decision | None:
         now, settings, thresholds = self._now, self._settings, self._settings.thresholds
         self._queue = path.queue_delay or 0.0
-        excess = path.excess_loss or 0.0
-        self._loses = excess > thresholds.loss_high
+        self._loses = (path.excess_loss or 0.0) > thresholds.loss_high
         self._trials.see(now, path)
-        self._pressed = path.congested or self._loses
-        if not self._prober.probing and not self._is_of_probe():
-            self._chance_loss = 0.0 if path.congested else max(0.0, (path.loss or 0.0) - excess)
         calm = not path.congested and path.silent < settings.silence and (path.queue_delay or 0.0) < settings.calm
         rested = self._calm.seconds(now, calm)
         self._frames.see(
@@ -274,82 +250,62 @@ class ViewerAdapter:
             self._stuck.reset()
             return None
         estimate = path.estimate if path.estimate is not None else path.throughput
-        queue, ease = self._queue, self._ease(level, seen)
+        queue, ease, need = self._queue, self._ease(level, seen), self._options.need(level)
+        tolerance = self._tolerance
         if self._prober.active:
             self._prober.fail(self._now, path)
             ease = min(1.0, ease)
-            if not path.sinking or estimate is None or estimate >= settings.arriving * ease * self._need(level):
+            if estimate is None or not tolerance.sinks(path, estimate, ease * need):
                 self._end_trial(path)
                 return None
         stuck = self._stuck.seconds(self._now, True)
-        spared = queue < self._spared_below() and stuck < settings.spare
-        if estimate is None or spared or (self._is_early(level, path, estimate) and not failing):
+        spared = tolerance.spares(self.share, queue, stuck)
+        if estimate is None or spared or (not failing and self._is_early(path, estimate / need)):
             return None
-        sinking = path.sinking and estimate < settings.arriving * ease * self._need(level)
-        alarm = settings.alarm_wide if self._is_wide(level, path) else settings.alarm
-        waits = not self._loses and not failing and queue < alarm and stuck < settings.patience
-        if not sinking and (waits or (self._bears(level, seen, path) and not failing)):
-            return None
+        sinking = tolerance.sinks(path, estimate, ease * need)
+        if not (sinking or failing or self._loses):
+            width = path.capacity if self.alone else None
+            if tolerance.waits(queue, stuck, width=width, need=need) or tolerance.bears(path, ease * need):
+                return None
         if sinking:
             # What is known of the queue is old by the way there and back.
-            queue += (path.rtt or 0.0) * max(0.0, ease * self._need(level) / max(estimate, 1.0) - 1.0)
-        fitting = self._best(max(settings.least_share, 1.0 - queue / settings.drain) * estimate / ease)
+            queue += (path.rtt or 0.0) * max(0.0, ease * need / max(estimate, 1.0) - 1.0)
+        fitting = self._options.best(max(settings.least_share, 1.0 - queue / settings.drain) * estimate / ease)
         if fitting is not None and fitting.bitrate >= level.bitrate:
-            fitting = self._below(level) if stuck >= settings.settle else level
+            fitting = self._options.below(level) if stuck >= settings.settle else level
         if failing and (before := self._trials.before) is not None:
             fitting = min(before, fitting or before, key=_bitrate)
             self._trials.doubt(estimate)
             self._loses = True
-            self._prober.regret(self._now, self._need(level))
-        fitting = fitting or self._allowed()[0]
+            self._prober.regret(self._now, need)
+        fitting = fitting or self._options.allowed[0]
         if fitting.bitrate < level.bitrate:
             return self._lower("estimate-low", fitting, seen)
-        return self._stop_sending(seen) if stuck >= settings.pause_after else None
+        return self._stop_sending(seen) if self._pauses.due(stuck) else None
 
-    def _is_early(self, level: Level, path: PathState, estimate: float) -> bool:
-        """Whether what is heard may still be of a change, or of a probe; not where the path has become much narrower
-        than both tell."""
-        if not path.sinking:
-            return self._now < self._settled_from
-        deep = estimate < self._settings.deep * self._need(level)
-        return self._now < self._heard_from or (self._now < self._probed_from and not deep)
+    def _is_early(self, path: PathState, arriving: float) -> bool:
+        """Whether what is heard may still be of a change, or of a probe; `arriving` is a share of what is needed."""
+        aftermath = self._aftermath
+        return aftermath.hides(self._now, arriving) if path.sinking else aftermath.lasts(self._now)
 
-    def _spared_below(self) -> float:
-        """The queue below which others give way first."""
-        if self.share is None or not (self.share.spared or self.share.burdened):
-            return 0.0
-        return self._settings.burden_queue if self.share.burdened else self._settings.spare_queue
-
-    def _is_wide(self, level: Level, path: PathState) -> bool:
-        """Whether bursts come through so fast that the level should fit; on a shared line that tells nothing."""
-        return self.alone and path.capacity is not None and path.capacity >= self._settings.wide * self._need(level)
-
-    def _bears(self, level: Level, seen: Sample, path: PathState) -> bool:
-        """Whether nearly all arrives and the queue is one that can be borne."""
-        needed = self._settings.arriving * self._ease(level, seen) * self._need(level)
-        arrives = path.throughput is not None and path.throughput >= needed
-        lossy = (path.excess_loss or 0.0) > self._settings.thresholds.loss_high
-        return arrives and not lossy and (path.queue_delay or 0.0) < self._settings.tolerable
+    @property
+    def _since_change(self) -> float:
+        return self._now - self._aftermath.changed_at
 
     def _stop_sending(self, seen: Sample) -> Decision:
-        again = self._now - self._changed_at < self._settings.trials.longest
-        self._pause = min(2.0 * self._pause, self._settings.longest_pause) if again else self._settings.pause
+        self._pauses.begin(self._since_change)
         return self._lower("pause", None, seen)
 
     def _shorten(self, level: Level, seen: Sample, path: PathState, rtt_high: float) -> Decision | None:
         """Nothing is heard, or the way has become long where nothing else tells of a queue."""
         settings = self._settings
         if path.silent >= settings.silence:
-            fewest = min((one for one in self._levels if one.rung == level.rung), key=_layer)
+            fewest = self._options.fewest(level)
             return None if fewest == level else self._lower("silence", fewest, seen)
-        if rtt_high >= settings.settle and self._now - self._changed_at >= settings.settle:
-            below = self._below(level)
+        if rtt_high >= settings.settle and self._since_change >= settings.settle:
+            below = self._options.below(level)
             return None if below is None else self._lower("rtt-high", below, seen)
         return None
-
-    def _is_of_probe(self) -> bool:
-        """Whether what is lost was lost to a probe, and no queue stands."""
-        return self._trials.excused(self._now) and self._queue < self._settings.calm
 
     def _blames_rate(self, path: PathState) -> bool:
         """Whether less would be lost if less were sent, as far as one can know."""
@@ -360,21 +316,21 @@ class ViewerAdapter:
         if (
             self.share is None
             or self.place <= self.share.cap
-            or self._now < self._settled_from + self._settings.yielding
+            or self._now < self._aftermath.over_from + self._settings.yielding
         ):
             return None
-        below = self._below(level)
+        below = self._options.below(level)
         return None if below is None else self._move("fair-share", below, seen)
 
     def _keep_to_frames(self, level: Level, seen: Sample) -> Decision | None:
-        lower = self._best(self._need(level))
+        lower = self._options.best(self._options.need(level))
         return None if lower is None or lower == level else self._lower("loss-high", lower, seen)
 
     def _lower(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
         blamed = rule in ("estimate-low", "rtt-high") or (rule == "loss-high" and self._loses)
         trials, settings, now, before = self._trials, self._settings.trials, self._now, self._trials.before
         if blamed and before is not None and trials.lasted(now) <= settings.longest:
-            if (seen.estimate or 0.0) >= settings.carried * self._need(before) and self.level is not None:
+            if (seen.estimate or 0.0) >= settings.carried * self._options.need(before) and self.level is not None:
                 trials.fail(now, self.level, seen.estimate)
                 if self._loses and trials.lasted(now) <= settings.soon:
                     self._prober.mistrust()
@@ -403,25 +359,29 @@ class ViewerAdapter:
             carried = path.estimate or 0.0
             if (
                 self._trials.believes(carried)
-                and carried >= settings.probing.enough * self._need(above)
-                and not self._prober.refused(now, self._need(above))
+                and carried >= settings.probing.enough * self._options.need(above)
+                and not self._prober.refused(now, self._options.need(above))
             ):
                 return self._raise("headroom", carried, seen)
             if not self._probes:
                 quiet = rested >= settings.quiet and policy.should_increase(seen, settings.thresholds)
-                return self._raise("headroom", self._need(above) * settings.probing.enough, seen) if quiet else None
+                return (
+                    self._raise("headroom", self._options.need(above) * settings.probing.enough, seen)
+                    if quiet
+                    else None
+                )
             self._aim = above
             self._prober.careful = self.share is not None and self.share.failed
         return self._try(above, level, seen, path)
 
     def _try(self, above: Level, level: Level, seen: Sample, path: PathState) -> Decision | None:
         """Probe, or go on with it. What is doubted counts only as far as the probe went."""
-        outcome = self._prober.update(self._now, path, self._need(above), self._need(level))
+        outcome = self._prober.update(self._now, path, self._options.need(above), self._options.need(level))
         if outcome == "failed":
             self._end_trial(path)
         if outcome != "passed" or path.estimate is None:
             return None
-        probed = self._settings.probing.margin * self._need(above)
+        probed = self._settings.probing.margin * self._options.need(above)
         self._trials.trust(probed)
         carried = path.estimate if self._trials.believes(path.estimate) else min(path.estimate, probed)
         return self._raise("headroom", carried, seen)
@@ -429,11 +389,12 @@ class ViewerAdapter:
     def _closed(self) -> float:
         """The bitrate from which on the line was found too narrow for one viewer more."""
         closed = None if self.share is None else self.share.closed
-        return math.inf if closed is None or closed >= len(self._levels) else self._levels[closed].bitrate
+        levels = self._options.levels
+        return math.inf if closed is None or closed >= len(levels) else levels[closed].bitrate
 
     def _raise(self, rule: Rule, carried: float, seen: Sample) -> Decision | None:
         """To the best level that `carried` bit/s are enough for."""
-        level = self._best(carried / self._settings.probing.enough, below=self._bar)
+        level = self._options.best(carried / self._settings.probing.enough, below=self._bar)
         if level is None or (self.level is not None and level.bitrate <= self.level.bitrate):
             return None
         if self.level is not None:
@@ -451,9 +412,9 @@ class ViewerAdapter:
 
     def _resume(self, seen: Sample) -> Decision | None:
         """While nothing is sent nothing is known: try the lowest level, after a longer wait each time that fails."""
-        if self._now - self._changed_at < self._pause:
+        if not self._pauses.over(self._since_change):
             return None
-        return self._move("resume", self._allowed()[0], seen)
+        return self._move("resume", self._options.allowed[0], seen)
 
     def _relieve_worker(self, seen: Sample) -> Decision | None:
         """Our own overload sheds frames of all viewers evenly, whatever their paths carry."""
@@ -461,63 +422,35 @@ class ViewerAdapter:
         if not self._frames.shed(self._now, self.overloaded) or level is None:
             return None
         if self.overloaded:
-            lower = self._best(self._need(level)) or self._allowed()[0]
+            lower = self._options.best(self._options.need(level)) or self._options.allowed[0]
             return None if lower == level else self._move("overload", lower, seen)
         smoother = self._smoother(level, seen)
         return None if smoother is None else self._move("relief", smoother, seen)
 
     # --- the levels -----------------------------------------------------------------------------------------------
 
-    def _arrange(self, levels: Sequence[Level]) -> None:
-        if not levels:
-            raise ValueError("an adapter needs at least one level")
-        self._levels = sorted(levels, key=_bitrate)
-        self._places = {level: place for place, level in enumerate(self._levels)}
-        self._frames.arrange(level.fps for level in levels)
-
-    def _need(self, level: Level) -> float:
-        """Bit/s on the wire."""
-        return level.bitrate * self._settings.overhead
-
     def _ease(self, level: Level, seen: Sample) -> float:
         """What is sent over what the level needs: an easy picture takes less than its encoder may use, and resends and
         keyframes for losses take more."""
         if seen.sent_bitrate is None:
             return 1.0
-        return min(self._settings.most_burden, max(0.2, seen.sent_bitrate / self._need(level)))
+        return min(self._settings.most_burden, max(0.2, seen.sent_bitrate / self._options.need(level)))
 
-    def _allowed(self) -> list[Level]:
-        """The levels that frame rate and neighbours leave, cheapest first; never empty."""
-        cap = self.fps_cap * SLACK
-        end = None if self.share is None else max(self.place, self.share.cap, 0) + 1
-        return [level for level in self._levels[:end] if level.fps <= cap] or self._levels[:1]
-
-    def _best(self, carried: float, *, below: float = math.inf) -> Level | None:
-        """The best allowed level that needs at most `carried` bit/s, of less bitrate than `below`."""
-        allowed = reversed(self._allowed())
-        return next((one for one in allowed if self._need(one) <= carried and one.bitrate < below), None)
-
-    def _below(self, level: Level) -> Level | None:
-        return next((one for one in reversed(self._allowed()) if one.bitrate < level.bitrate), None)
+    def _bound(self) -> None:
+        """What the neighbours leave, at least what there is now."""
+        self._options.reach = None if self.share is None else max(self.place, self.share.cap, 0)
 
     def _above(self, level: Level) -> Level | None:
         """Where to climb next: a larger picture is not to cost frames, unless the path is known not to carry both."""
-        if level.bitrate >= self._levels[-1].bitrate:
-            return None
-        above = [one for one in self._allowed() if one.bitrate > level.bitrate]
+        above = self._options.above(level)
         smooth = next((one for one in above if one.fps * SLACK >= level.fps), None)
         if (
             smooth is not None
             and smooth.bitrate < self._bar
-            and not self._prober.refused(self._now, self._need(smooth))
+            and not self._prober.refused(self._now, self._options.need(smooth))
         ):
             return smooth
         return above[0] if above else None
-
-    def _effect_shows(self) -> float:
-        """When: what is heard next left before the change, and before the queue that it stood in; and losses are told
-        of for a while."""
-        return self._now + (self._settings.settle_loss if self._loses else self._settings.settle) + self._queue
 
     def _end_trial(self, path: PathState) -> None:
         """A probe was too much. What it lost is not the level's fault, and what came through had a bucket's help."""
@@ -525,26 +458,26 @@ class ViewerAdapter:
             self._trials.doubt(path.estimate or 0.0)
             self._trials.excuse(self._now)
             self._loses = True
-        self._probed_from = self._now + self._settings.settle_probe + (path.rtt or 0.0) + self._queue
-        self._settled_from = self._effect_shows()
+        self._aftermath.probed(self._now, self._queue, path.rtt or 0.0, loses=self._loses)
 
     def _smoother(self, level: Level, seen: Sample) -> Level | None:
         """The next level of the same rung with more frames, where it is allowed and nothing speaks against it."""
-        more = next((one for one in self._allowed() if one.rung == level.rung and one.layer > level.layer), None)
-        if more is None or (seen.estimate is not None and seen.estimate < 0.9 * self._need(more)):
+        more = self._options.smoother(level)
+        if more is None or (seen.estimate is not None and seen.estimate < 0.9 * self._options.need(more)):
             return None
         return more
 
     def _move(self, rule: Rule, level: Level | None, seen: Sample) -> Decision:
         before, self.level = self.level, level
-        self._changed_at = self._now
-        self._heard_from = self._settled_from = self._effect_shows()
+        self._aftermath.changed(self._now, self._queue, loses=self._loses)
         for hold in (self._calm, self._stuck, self._rtt_high):
             hold.reset()
         self._frames.changed()
         probe, self._prober.last = self._prober.last, None
         lines = self._lines(rule)
-        return Decision(rule, _state(before), _state(level), seen.as_dict(), lines, estimate=seen.estimate, probe=probe)
+        return Decision(
+            rule, State.of(before), State.of(level), seen.as_dict(), lines, estimate=seen.estimate, probe=probe
+        )
 
     def _lines(self, rule: Rule) -> dict[str, float]:
         thresholds, settings = self._settings.thresholds, self._settings
@@ -560,13 +493,3 @@ class ViewerAdapter:
 
 def _bitrate(level: Level) -> int:
     return level.bitrate
-
-
-def _layer(level: Level) -> int:
-    return level.layer
-
-
-def _state(level: Level | None) -> State:
-    if level is None:
-        return State(fps=0.0, rung=None, bitrate=0)
-    return State(fps=level.fps, rung=level.name, bitrate=level.bitrate)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from broadcaster.adaptation.levels import Level
 from broadcaster.adaptation.probing import ProbeResult
 
 Rule = Literal[
@@ -31,6 +32,11 @@ class State:
     fps: float
     rung: str | None
     bitrate: int | None
+
+    @classmethod
+    def of(cls, level: Level | None) -> State:
+        """None: paused."""
+        return cls(0.0, None, 0) if level is None else cls(level.fps, level.name, level.bitrate)
 
 
 @dataclass(frozen=True, slots=True)
