@@ -144,3 +144,19 @@ async def test_an_address_whose_port_somebody_else_has_is_left_out(
     assert {one.address for one in found} == {"127.0.0.1"}
     assert "127.0.0.2" in caplog.text
     await endpoint.close()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:0:1::17", "2001:db8:0:1:ffff::9", True),
+        ("2001:db8:0:1::17", "2001:db8:0:2::17", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2", True),
+    ],
+)
+def test_who_may_share_a_line(one: str, other: str, shared: bool) -> None:
+    assert (addresses.line_of(one) == addresses.line_of(other)) is shared

@@ -183,6 +183,26 @@ async def test_a_server_that_died_is_replaced_within_seconds(browser: Browser) -
         assert len(site.tracks) == 2
 
 
+async def test_who_leaves_before_the_answer_leaves_no_session(browser: Browser) -> None:
+    async with WhepSite() as site, visit(browser, site) as visitor:
+        await visitor.goto("/")
+        await visitor.page.evaluate(
+            """async () => {
+              const { Session } = await import("/static/session.js");
+              const session = new Session("/whep/main", null);
+              const { fetch } = window;
+              window.fetch = (...request) => {
+                window.fetch = fetch;
+                session.close();
+                return fetch(...request);
+              };
+              await session.open();
+            }"""
+        )
+        await site.until("deleted", 1)
+        assert site.deleted == ["secret-1"]
+
+
 async def test_a_pause_that_the_server_explains_is_no_lost_connection(browser: Browser) -> None:
     async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/watch/main")

@@ -376,21 +376,21 @@ async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
     worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker.settings = WorkerSettings(capacity=8)
-    monkeypatch.setattr(Viewer, "host", property(lambda viewer: hosts.get(viewer.id)))
+    monkeypatch.setattr(Viewer, "line", property(lambda viewer: lines.get(viewer.id)))
     monkeypatch.setattr(Viewer, "queue", property(lambda viewer: 0.1))
-    hosts: dict[str, str] = {}
+    lines: dict[str, str] = {}
     viewers = [worker.viewers[(await bus.offer()).secret] for _ in range(6)]
     low, *_, elsewhere, other = viewers
     for viewer in viewers:
         viewer.steering.adapter.level = viewer.steering.adapter._options.levels[0 if viewer is low else -1]
-        hosts[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
+        lines[viewer.id] = "192.0.2.2" if viewer is elsewhere else "192.0.2.1"
     other.stream = "other"
     worker._compare_neighbours(100.0)
     shares = [
         viewer.steering.neighbours and viewer.steering.neighbours.share(100.0, viewer.id, 0) for viewer in viewers
     ]
     assert [share and share.cap for share in shares] == [1, 1, 1, 1, None, None]
-    hosts.clear()
+    lines.clear()
     worker._compare_neighbours(101.0)
     assert not worker._neighbours, "nobody is left there"
     assert low.steering.neighbours is None

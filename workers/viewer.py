@@ -25,6 +25,7 @@ from workers.gauge import Gauge
 from workers.steering import Steering, SteeringSettings
 from workers.streams import Feed
 from workers.transport import Candidate, Endpoint, Path, SrtpKeys
+from workers.transport.addresses import line_of
 
 
 class Viewer(AsyncIOEventEmitter):
@@ -241,12 +242,12 @@ class Viewer(AsyncIOEventEmitter):
         return time.monotonic() - self._started
 
     @property
-    def host(self) -> str | None:
-        """The address that this viewer is behind; None before it is connected, and where it has no share of pictures to
-        compare with others'."""
+    def line(self) -> str | None:
+        """What this viewer is behind, the same for all who may share it; None before it is connected, and where it has
+        no share of pictures to compare with others'."""
         path = self._peer.path
         unknown = path is None or self._outlet is None or self._offer.video is None
-        return None if unknown or path is None else str(path.address[0])
+        return None if unknown or path is None else line_of(str(path.address[0]))
 
     @property
     def queue(self) -> float:

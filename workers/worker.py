@@ -285,21 +285,21 @@ class Worker:
             viewer.steering.adapter.overloaded = overloaded
 
     def _compare_neighbours(self, now: float) -> None:
-        """Viewers behind one address may share a line, and then nobody should have all of it.
+        """Viewers of one household may share a line, and then nobody should have all of it.
 
         Those of one stream, because only the levels of one ladder compare.
         """
         behind: dict[tuple[str, str], list[Viewer]] = {}
         for viewer in self.viewers.values():
             viewer.steering.neighbours = None
-            if (host := viewer.host) is not None:
-                behind.setdefault((viewer.stream, host), []).append(viewer)
-        self._neighbours = {line: self._neighbours.get(line) or Neighbours() for line in behind}
-        for line, viewers in behind.items():
+            if (line := viewer.line) is not None:
+                behind.setdefault((viewer.stream, line), []).append(viewer)
+        self._neighbours = {shared: self._neighbours.get(shared) or Neighbours() for shared in behind}
+        for shared, viewers in behind.items():
             places = {viewer.id: (viewer.steering.adapter.place, viewer.queue) for viewer in viewers}
-            self._neighbours[line].compare(now, places)
+            self._neighbours[shared].compare(now, places)
             for viewer in viewers:
-                viewer.steering.neighbours = self._neighbours[line]
+                viewer.steering.neighbours = self._neighbours[shared]
 
     def _tell_audiences(self) -> None:
         found: dict[str, dict[int, list[float]]] = {}

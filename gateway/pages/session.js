@@ -57,7 +57,9 @@ export class Session {
     this.pc.addTransceiver("audio", { direction: "recvonly" });
     const { type, sdp: offered } = await this.pc.createOffer();
     const offer = { type, sdp: inStereo(offered) };
-    const [, response] = await Promise.all([this.pc.setLocalDescription(offer), this.#post(offer.sdp)]);
+    const described = this.pc.setLocalDescription(offer);
+    described.catch(() => {}); // told below: closed meanwhile it fails, and the server's session has to be ended first
+    const response = await this.#post(offer.sdp);
     if (response.status !== 201) throw await Failure.of(response);
     this.viewer = response.headers.get("Beamcast-Viewer");
     const location = response.headers.get("Location");
@@ -67,6 +69,7 @@ export class Session {
       this.#delete();
       return;
     }
+    await described;
     await this.pc.setRemoteDescription({ type: "answer", sdp });
     const transport = this.receiver?.transport;
     if (transport) {

@@ -91,3 +91,12 @@ def candidates(addresses: Sequence[str], port: int) -> list[Candidate]:
 def _priority(type_preference: int, local_preference: int) -> int:
     """RFC 8445, section 5.1.2.1, for component 1."""
     return (type_preference << 24) | (local_preference << 8) | 255
+
+
+def line_of(address: str) -> str:
+    """The same for all who may share a line: an IPv4 address, or the /64 of an IPv6 address, in which each device of a
+    household has addresses of its own (RFC 7421)."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ip.ipv4_mapped or ipaddress.IPv6Address(int(ip) >> 64 << 64))
