@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from broadcaster.adaptation.adapter import ViewerAdapter
 from broadcaster.adaptation.path import PathState
 from broadcaster.adaptation.samples import Sample
@@ -93,6 +95,18 @@ def test_what_is_lost_while_a_probe_runs_is_not_taken_for_chance() -> None:
     rested = ViewerAdapter(LEVELS, level("720p", 30.0))
     run(rested, chance, 1, 0)
     assert rested.copies == 3
+
+
+def test_a_probe_goes_on_for_the_same_level_when_the_ladder_changes() -> None:
+    adapter = ViewerAdapter(LEVELS, level("360p", 15.0))
+    path = PathState(estimate=520_000.0, throughput=500_000.0, queue_delay=0.0, excess_loss=0.0)
+    run(adapter, path, 2, 0)
+    aim = adapter.aim
+    assert aim is not None
+    adapter.relevel([*(one for one in LEVELS if one.name != "720p"), replace(level("720p", 30.0), bitrate=2_000_000)])
+    adapter.update(2.0, FINE, path)
+    assert adapter.probe
+    assert adapter.aim == aim
 
 
 def test_what_is_doubted_counts_only_as_far_as_a_probe_went() -> None:

@@ -25,10 +25,12 @@ def test_a_change_shows_after_its_queue_and_later_where_packets_were_lost() -> N
 
 
 def test_behind_a_probe_a_path_that_became_much_narrower_shows_at_once_and_others_soon() -> None:
-    aftermath = Aftermath(S)
-    aftermath.probed(10.0, 0.1, 0.05, loses=False)
+    for loses, shows in ((True, S.loss), (False, S.change)):
+        aftermath = Aftermath(S)
+        aftermath.probed(10.0, 0.1, 0.05, loses=loses)
+        assert aftermath.lasts(10.1 + shows - 0.01)
+        assert not aftermath.lasts(10.1 + shows + 0.01)
     assert not aftermath.hides(10.1, S.deep - 0.01)
     assert aftermath.hides(10.1, S.deep)
     assert not aftermath.hides(10.15 + S.probe + 0.01, S.deep)
-    assert aftermath.lasts(10.1 + S.change - 0.01)
     assert aftermath.changed_at < 0

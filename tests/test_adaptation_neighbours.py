@@ -11,7 +11,7 @@ from broadcaster.adaptation.neighbours import NO_CAP, Neighbours, Share
 
 
 class Household:
-    """Viewers behind one address."""
+    """Viewers who may share a line."""
 
     def __init__(self, **places: int) -> None:
         self.neighbours: Neighbours[str] = Neighbours()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -43,6 +44,13 @@ def test_only_what_is_allowed_is_offered_and_always_something(
     best = offers.best(carried, below=below)
     fitting = [one for one in allowed if offers.need(one) <= carried and one.bitrate < below]
     assert best == (fitting[-1] if fitting else None)
+
+
+def test_what_takes_a_levels_place_in_another_ladder() -> None:
+    offers = options()
+    assert offers.instead_of(replace(level("360p", 30.0), bitrate=900_000)) == level("360p", 30.0)
+    assert offers.instead_of(replace(level("360p", 30.0), name="480p")) == level("360p", 30.0)
+    assert offers.instead_of(replace(level("360p", 30.0), name="90p", bitrate=40_000)) == level("180p", 7.5)
 
 
 def test_the_next_ones_up_and_down() -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -173,11 +174,13 @@ def test_both_readers_keep_the_same_of_what_a_fuzzer_found() -> None:
 
 @pytest.mark.timeout(0)
 def test_a_fuzzer_finds_nothing(tmp_path: Path) -> None:
-    """With libFuzzer where clang is, else with the harness's own changes to the corpus; FUZZ_SECONDS says how long.
+    """With libFuzzer where clang is, else with the harness's own changes to the corpus; FUZZ_SECONDS says how long, of
+    all cores together.
 
     Starting from what was found before, ten seconds reach more of the readers than thirty from the corpus alone.
     """
-    seconds, seed = os.environ.get("FUZZ_SECONDS", "10"), os.environ.get("FUZZ_SEED", "1")
+    cores = os.cpu_count() or 1
+    seconds, seed = -(-int(os.environ.get("FUZZ_SECONDS", "60")) // cores), int(os.environ.get("FUZZ_SEED", "1"))
     target = tmp_path / "fuzzer"
     clang = next(filter(None, map(shutil.which, ("clang", "clang-19", "clang-16", "clang-14"))), None)
 
@@ -185,15 +188,20 @@ def test_a_fuzzer_finds_nothing(tmp_path: Path) -> None:
         command = compiling(compiler, more, target, "inbound_fuzzer.c", "estimate.c", "consent.c")
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
-    if clang and build(clang, "-fsanitize=fuzzer,address,undefined"):
-        found = tmp_path / "found"
-        found.mkdir()
-        for number, packet in enumerate(FOUND):
-            (found / f"known-{number}").write_bytes(packet)
-        command = [target, f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=2048", "-timeout=2"]
-        command += [f"-artifact_prefix={tmp_path}/", found, CORPUS]
-    else:
-        assert build(COMPILER, "-DALONE", "-fsanitize=address,undefined")
-        command = [target, seconds, seed, CORPUS]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    guided = bool(clang and build(clang, "-fsanitize=fuzzer,address,undefined"))
+    assert guided or build(COMPILER, "-DALONE", "-fsanitize=address,undefined")
+
+    def fuzz(core: int) -> subprocess.CompletedProcess[str]:
+        command = [str(target), str(seconds), str(seed + core), str(CORPUS)]
+        if guided:
+            found = tmp_path / f"found-{core}"
+            found.mkdir()
+            for number, packet in enumerate(FOUND):
+                (found / f"known-{number}").write_bytes(packet)
+            command = [str(target), f"-max_total_time={seconds}", f"-seed={seed + core}", "-max_len=2048", "-timeout=2"]
+            command += [f"-artifact_prefix={tmp_path}/", str(found), str(CORPUS)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor(cores) as pool:
+        for done in pool.map(fuzz, range(cores)):
+            assert done.returncode == 0, done.stderr[-4000:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -372,7 +373,19 @@ async def test_what_a_viewer_over_tcp_does_not_take_is_no_overload(
     assert seen[-1] == {udp.id: (500, 90)}
 
 
-async def test_viewers_of_one_stream_behind_one_address_are_kept_together(
+async def test_the_devices_of_a_household_are_behind_one_line(worker: Worker, bus: MemoryBus) -> None:
+    viewer = worker.viewers[(await bus.offer()).secret]
+    assert viewer.line is None, "it is not connected"
+    viewer._outlet = cast(Any, object())
+    for address, line in (("192.0.2.1", "192.0.2.1"), ("2001:db8:0:1::17", "2001:db8:0:1::")):
+        viewer._peer.path = cast(Any, SimpleNamespace(address=(address, 9), is_tcp=False))
+        assert viewer.line == line
+    viewer._offer = replace(viewer._offer, video=None)
+    assert viewer.line is None, "it gets no pictures"
+    viewer._outlet = viewer._peer.path = None
+
+
+async def test_viewers_of_one_stream_behind_one_line_are_kept_together(
     worker: Worker, bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker.settings = WorkerSettings(capacity=8)

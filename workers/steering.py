@@ -70,7 +70,7 @@ class Steering:
         start = starting_level(levels, int(known or settings.start_bitrate))
         self.adapter = ViewerAdapter(levels, start, settings.adaptation, probes=probes)
         self.neighbours: Neighbours[str] | None = None
-        """Those behind the same address; to be set before `update`."""
+        """Those who may share its line; to be set before `update`."""
         self.track = AdaptiveVideoTrack()
         self.track.set_fps(start.fps)
         self.track.follow(description, start, entry=levels[0].rung)

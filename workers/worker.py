@@ -294,12 +294,12 @@ class Worker:
             viewer.steering.neighbours = None
             if (line := viewer.line) is not None:
                 behind.setdefault((viewer.stream, line), []).append(viewer)
-        self._neighbours = {shared: self._neighbours.get(shared) or Neighbours() for shared in behind}
-        for shared, viewers in behind.items():
+        self._neighbours = {key: self._neighbours.get(key) or Neighbours() for key in behind}
+        for key, viewers in behind.items():
             places = {viewer.id: (viewer.steering.adapter.place, viewer.queue) for viewer in viewers}
-            self._neighbours[shared].compare(now, places)
+            self._neighbours[key].compare(now, places)
             for viewer in viewers:
-                viewer.steering.neighbours = self._neighbours[shared]
+                viewer.steering.neighbours = self._neighbours[key]
 
     def _tell_audiences(self) -> None:
         found: dict[str, dict[int, list[float]]] = {}

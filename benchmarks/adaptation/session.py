@@ -30,14 +30,11 @@ BURST = 0.1
 """Seconds of a probe's rate that may be made up for at once."""
 
 PLAIN, PLAIN_BURST = 0.25, 20_000
-"""The share of the media that may be sent again, and octets at once."""
+"""The share of the media that may be sent again, and octets at once, of others. Which packets go first, and what there
+is after a keyframe, is theirs as well."""
 
-ROOMY, ROOMY_BURST = 0.5, 60_000
-TIGHT, TIGHT_BURST = 0.1, 6_000
-"""The same of ours (workers.forward.history), where the path has room and while it has not."""
-
-RESENDS = HISTORY_LIMITS.resends
-"""Of one packet."""
+LIMITS = HISTORY_LIMITS
+"""The same of ours."""
 
 LOOK = 0.02
 FEEDBACK = 3
@@ -71,6 +68,8 @@ class Viewer:
     """Octets of each packet, and whether all that follows builds on its frame."""
     key_from: int = 0
     """The first packet of the last keyframe."""
+    topped_from: int = -1
+    """The same, when resends were counted last."""
     resent: dict[int, tuple[int, float]] = field(default_factory=dict)
     budget: float = PLAIN_BURST
     earned_to: int = 0
@@ -165,7 +164,6 @@ class Session:
         viewer.media += packets
         if frame.keyframe:
             viewer.key_from = first
-            viewer.budget = max(viewer.budget, TIGHT_BURST)
         frame.missing = set(range(first, viewer.media))
         viewer.player.expect(frame)
         sizes = [min(CHUNK, size - CHUNK * place) + OVERHEAD for place in range(packets)]
@@ -195,26 +193,33 @@ class Session:
         assert isinstance(numbers, list)
         copies = getattr(viewer.control, "copies", 1)
         tight = getattr(viewer.control, "tight", None)
-        share, burst = {None: (PLAIN, PLAIN_BURST), False: (ROOMY, ROOMY_BURST), True: (TIGHT, TIGHT_BURST)}[tight]
+        share, burst = {
+            None: (PLAIN, PLAIN_BURST),
+            False: (LIMITS.share, LIMITS.burst),
+            True: (LIMITS.tight_share, LIMITS.tight_burst),
+        }[tight]
         earned = sum(viewer.kept[number][0] for number in range(viewer.earned_to, viewer.media))
         viewer.earned_to = viewer.media
         viewer.budget = min(burst, viewer.budget + share * earned)
-        copies = copies if len(numbers) <= HISTORY_LIMITS.few else 1
-        asked = [(number >= viewer.key_from and viewer.kept[number][1], number) for number in numbers]
-        for missed, number in sorted(asked, key=itemgetter(0), reverse=True):
-            octets, _ = viewer.kept[number]
+        if viewer.topped_from != viewer.key_from:
+            viewer.topped_from = viewer.key_from
+            viewer.budget = max(viewer.budget, min(burst, LIMITS.tight_burst))
+        asked = []
+        for number in numbers:
             times, last = viewer.resent.get(number, (0, -math.inf))
-            if now - last < 2 * self.trace.link.delay or (tight and not missed):
-                continue
-            if times >= RESENDS:
+            if now - last >= 2 * self.trace.link.delay:
+                octets, is_base = viewer.kept[number]
+                asked.append((is_base and number >= viewer.key_from, number, octets, times))
+        asked.sort(key=itemgetter(0), reverse=True)
+        copies = copies if len(asked) <= LIMITS.few else 1
+        for missed, number, octets, times in asked:
+            if times >= LIMITS.resends or octets > viewer.budget or (tight and not missed):
                 viewer.unaffordable |= missed
                 continue
+            count = copies if viewer.budget - copies * octets > LIMITS.burst / 2 else 1
+            viewer.budget -= count * octets
             viewer.resent[number] = times + 1, now
-            for _ in range(copies if viewer.budget > ROOMY_BURST / 2 else 1):
-                if octets > viewer.budget:
-                    viewer.unaffordable |= missed
-                    return
-                viewer.budget -= octets
+            for _ in range(count):
                 self._launch(now, viewer, number, octets)
                 viewer.control.sent(now, viewer.sequence - 1 & 0xFFFF, 1, octets)
 

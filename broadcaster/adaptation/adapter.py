@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from broadcaster.adaptation import policy
 from broadcaster.adaptation.aftermath import Aftermath, AftermathSettings
@@ -193,7 +194,7 @@ class ViewerAdapter:
         if decision is not None and self._prober.active:
             self._prober.stop(now, path)
         of_probe = self._trials.excused(now) and self._queue < self._settings.calm
-        self._resends.see(path, loses=self._loses, probing=self._prober.probing, of_probe=of_probe)
+        self._resends.see(path, loses=self._loses, probing=self.probing, of_probe=of_probe)
         return decision
 
     def _see(self, now: float, sample: Sample, path: PathState) -> Sample:
@@ -274,7 +275,7 @@ class ViewerAdapter:
         if fitting is not None and fitting.bitrate >= level.bitrate:
             fitting = self._options.below(level) if stuck >= settings.settle else level
         if failing and (before := self._trials.before) is not None:
-            fitting = min(before, fitting or before, key=_bitrate)
+            fitting = min(before, fitting or before, key=attrgetter("bitrate"))
             self._trials.doubt(estimate)
             self._loses = True
             self._prober.regret(self._now, need)
@@ -370,8 +371,8 @@ class ViewerAdapter:
                     if quiet
                     else None
                 )
-            self._aim = above
             self._prober.careful = self.share is not None and self.share.failed
+        self._aim = above
         return self._try(above, level, seen, path)
 
     def _try(self, above: Level, level: Level, seen: Sample, path: PathState) -> Decision | None:
@@ -489,7 +490,3 @@ class ViewerAdapter:
             "silence": {"silent": settings.silence},
         }
         return lines.get(rule, {})
-
-
-def _bitrate(level: Level) -> int:
-    return level.bitrate

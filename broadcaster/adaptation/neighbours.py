@@ -1,4 +1,4 @@
-"""Neighbours: viewers behind one address, who share what its line carries, where it is the line that is narrow."""
+"""Neighbours: viewers who may share a line, and what it carries where it is that line that is narrow."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _FREE, _WAITING = Share(), Share(waits=True)
 
 
 class Neighbours(Generic[_Viewer]):
-    """The viewers behind one address. Pure."""
+    """The viewers who may share a line. Pure."""
 
     def __init__(self, settings: NeighbourSettings | None = None) -> None:
         self._settings = settings or NeighbourSettings()

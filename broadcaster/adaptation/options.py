@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 from broadcaster.adaptation.frames import SLACK, FrameCap
 from broadcaster.adaptation.levels import Level
@@ -25,7 +26,7 @@ class Options:
         """The ladder has changed."""
         if not levels:
             raise ValueError("an adapter needs at least one level")
-        self.levels = sorted(levels, key=_bitrate)
+        self.levels = sorted(levels, key=attrgetter("bitrate"))
         self._places = {level: place for place, level in enumerate(self.levels)}
         self._frames.arrange(level.fps for level in levels)
 
@@ -61,8 +62,6 @@ class Options:
 
     def above(self, level: Level) -> list[Level]:
         """All allowed levels that are better."""
-        if level.bitrate >= self.levels[-1].bitrate:
-            return []
         return [one for one in self.allowed if one.bitrate > level.bitrate]
 
     def smoother(self, level: Level) -> Level | None:
@@ -71,12 +70,4 @@ class Options:
 
     def fewest(self, level: Level) -> Level:
         """The level of the same rung with the fewest frames, allowed or not."""
-        return min((one for one in self.levels if one.rung == level.rung), key=_layer)
-
-
-def _bitrate(level: Level) -> int:
-    return level.bitrate
-
-
-def _layer(level: Level) -> int:
-    return level.layer
+        return min((one for one in self.levels if one.rung == level.rung), key=attrgetter("layer"))

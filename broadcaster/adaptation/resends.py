@@ -30,8 +30,9 @@ class Resends:
         return 1 if self._loses else 1 + sum(self._chance >= line for line in self._settings.copies)
 
     def see(self, path: PathState, *, loses: bool, probing: bool, of_probe: bool) -> None:
-        """Take what is lost now: whether it is for the rate, whether a probe runs, and whether one is over that took it
-        and left no queue. Then there is room again, and neither then nor meanwhile can be told what chance takes.
+        """Take what is lost now: whether it is for the rate, as far as this update has found, whether a probe runs or
+        is awaited, and whether one is over that took it and left no queue. Then there is room again, and neither then
+        nor meanwhile can be told what chance takes.
         """
         self._loses = loses
         self.tight = (path.congested or loses) and not of_probe

@@ -56,6 +56,7 @@ export class Session {
     this.pc.addTransceiver("video", { direction: "recvonly" });
     this.pc.addTransceiver("audio", { direction: "recvonly" });
     const { type, sdp: offered } = await this.pc.createOffer();
+    if (this.#closed) return;
     const offer = { type, sdp: inStereo(offered) };
     const described = this.pc.setLocalDescription(offer);
     described.catch(() => {}); // told below: closed meanwhile it fails, and the server's session has to be ended first

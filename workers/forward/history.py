@@ -31,8 +31,8 @@ class HistoryLimits:
     least time between two resends of a packet. `share` is the part of the media octets sent that may be sent again,
     `burst` the octets at once, about one keyframe; `tight_share` and `tight_burst` the same where the path has no room,
     for resends would only lengthen its queue, and after a keyframe there is at least `tight_burst`. Of more than `few`
-    packets in one request none is sent more than once: chance does not take so many in a row, and who drops them would
-    drop the copies.
+    packets in one request none is sent more than once: chance seldom takes so many, and who has no room for them has
+    none for copies.
     """
 
     frames: int = 40
@@ -94,7 +94,8 @@ class History:
         self, lost: Iterable[int], *, now: float, rtt: float | None, copies: int = 1, tight: bool = False
     ) -> list[LostPacket]:
         """Return those of the 16-bit sequence numbers `lost` that may go out again now, and count them as sent: each
-        `copies` times, as long as there is much left of what may be sent again. `tight` says that the path has no room.
+        `copies` times where they are few, and as long as there is much left of what may be sent again. `tight` says
+        that the path has no room.
 
         `now` is monotonic seconds, `rtt` seconds. What no picture waits for, because it is of a higher layer or a
         keyframe has left since, comes last, and on a tight path not at all. What is not sent again is counted in

@@ -95,7 +95,7 @@ def _priority(type_preference: int, local_preference: int) -> int:
 
 def line_of(address: str) -> str:
     """The same for all who may share a line: an IPv4 address, or the /64 of an IPv6 address, in which each device of a
-    household has addresses of its own (RFC 7421)."""
+    household has addresses of its own (RFC 7421). Who only seems to, as behind one NAT64, has queues of its own."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
