@@ -104,6 +104,19 @@ async def nobody_is_left(beamcast: Topology) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until_heard(beamcast: Topology, process: asyncio.subprocess.Process) -> None:
+    """Until the worker has heard of a viewer what that got."""
+    viewers: list[Any] = []
+    try:
+        async with asyncio.timeout(15):
+            while not any(one["rtt"] is not None for one in viewers):
+                viewers = (await beamcast.get("/api/viewers"))["viewers"]
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        process.send_signal(signal.SIGINT)
+        pytest.fail(f"nothing was heard of {viewers}: {await ended(process)}")
+
+
 async def test_twenty_viewers_play(beamcast: Topology) -> None:
     run = await load(beamcast.url, "--viewers", "20", "--duration", "5", "--json", "-")
     assert run.code == 0, run.err
@@ -166,9 +179,7 @@ async def test_a_full_server_is_named_and_those_who_joined_are_measured(beamcast
 
 async def test_an_interrupt_prints_what_was_measured(beamcast: Topology) -> None:
     process = await start(beamcast.url, "--viewers", "2", "--duration", "60", "--json", "-")
-    async with asyncio.timeout(15):
-        while not any(one["rtt"] is not None for one in (await beamcast.get("/api/viewers"))["viewers"]):
-            await asyncio.sleep(0.1)
+    await until_heard(beamcast, process)
     process.send_signal(signal.SIGINT)
     run = await ended(process)
     assert run.code == 0, run.err
@@ -180,9 +191,7 @@ async def test_an_interrupt_prints_what_was_measured(beamcast: Topology) -> None
 
 async def test_viewers_that_lose_their_server_fail_the_run(beamcast: Topology) -> None:
     process = await start(beamcast.url, "--viewers", "2", "--duration", "3", "--json", "-")
-    async with asyncio.timeout(15):
-        while not any(one["rtt"] is not None for one in (await beamcast.get("/api/viewers"))["viewers"]):
-            await asyncio.sleep(0.1)
+    await until_heard(beamcast, process)
     await beamcast.workers["worker-1"].stop()
     run = await ended(process)
     assert run.code == 1
