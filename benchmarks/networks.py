@@ -37,11 +37,17 @@ class Network:
     """Seconds before, in which the line is as it begins and the viewers join and climb."""
 
     def capacity(self, began: float = 0.0) -> Capacity:
-        return Capacity(self.steps, began)
+        """What the line carries, nothing in a blackout."""
+        if self.blackout is None:
+            return Capacity(self.steps, began)
+        dark, light = self.blackout
+        before = [step for step in self.steps if step[0] < dark]
+        after = [step for step in self.steps if step[0] > light]
+        return Capacity([*before, (dark, 0.0), (light, Capacity(self.steps).at(light)), *after], began)
 
     def impairment(self, began: float) -> Impairment:
         """The line whose second 0 is at `began` of the event loop; without the blackout."""
-        line = Policer(self.steps[0][1]) if self.policed else self.capacity(began)
+        line = Policer(self.steps[0][1]) if self.policed else Capacity(self.steps, began)
         return Impairment(
             loss_down=self.loss, delay=DELAY, bandwidth_bps=line, queue_seconds=self.queue_seconds
         )  # fmt: skip

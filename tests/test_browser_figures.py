@@ -146,6 +146,10 @@ def test_the_networks_are_the_same_every_time_and_what_they_say() -> None:
     lengths = [after - at for (at, bps), (after, _) in itertools.pairwise(busy) if bps == 0]
     assert len(lengths) > 20
     assert all(0.049 <= length <= 0.151 for length in lengths)
+    blackout = next(network for network in NETWORKS if network.blackout is not None)
+    carries = [blackout.capacity(100.0).at(100.0 + at) for at in (0, 19.9, 20.0, 22.9, 23.0, 60.0)]
+    assert carries == [4e6, 4e6, 0.0, 0.0, 4e6, 4e6]
+    assert blackout.capacity().mean(19.0, 21.0) == 2e6
     policer = next(network for network in NETWORKS if network.policed).impairment(0.0).bandwidth_bps
     assert isinstance(policer, Policer)
 
