@@ -14,7 +14,7 @@ from workers.forward import rtcp
 from workers.forward.fanout import Audience, PythonFanout
 from workers.forward.packets import ExtensionIds
 from workers.forward.rtcp import Arrival
-from workers.load.arrivals import Arrivals, number_at
+from workers.load.arrivals import Arrivals, number_at, ticks_of
 
 SSRC = 0xCAFE
 
@@ -25,8 +25,8 @@ def told(arrivals: Arrivals) -> list[Arrival]:
 
 
 def add(arrivals: Arrivals, packets: dict[int, float]) -> None:
-    numbers = np.array([number & 0xFFFF for number in packets], np.int64)
-    arrivals.add(numbers, np.array(list(packets.values())))
+    times = ticks_of(np.array(list(packets.values()))).tolist()
+    arrivals.add([number & 0xFFFF for number in packets], times)
 
 
 def test_what_came_in_order_is_told_with_its_times() -> None:

@@ -6,8 +6,9 @@ Transport-wide feedback as of draft-holmer-rmcat-transport-wide-cc-extensions-01
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import sub
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ _TICKS = 4000
 """Units of time in a second."""
 _LOST, _SMALL, _LARGE = range(3)
 _LONGEST_RUN = 0x1FFF
+_HEAD, _CHUNK = struct.Struct("!BBHIIHHI"), struct.Struct("!H")
+_PADDING = (b"", b"\x01", b"\x00\x02", b"\x00\x00\x03")
 _MOST = 0xFFFF
 
 
@@ -53,23 +56,30 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._following: int | None = None
-        self._numbers: list[Integers] = []
-        self._ticks: list[Integers] = []
+        self._numbers: list[int] = []
+        self._ticks: list[int] = []
         self._count = 0
 
-    def add(self, numbers: Integers, arrivals: Floats) -> None:
-        """Packets with these transport-wide numbers came at these times, monotonic seconds."""
-        self._numbers.append(numbers)
-        self._ticks.append((arrivals * _TICKS).astype(np.int64))
+    def add(self, numbers: Sequence[int], ticks: Sequence[int]) -> None:
+        """Packets with these transport-wide numbers came at these times."""
+        self._numbers += numbers
+        self._ticks += ticks
 
     def tell(self, ssrc: int) -> bytes | None:
         """The feedback on all of that; None when nothing came."""
-        if not self._numbers:
+        numbers, ticks = self._numbers, self._ticks
+        if not numbers:
             return None
-        numbers, ticks = np.concatenate(self._numbers), np.concatenate(self._ticks)
-        self._numbers.clear()
-        self._ticks.clear()
-        following = int(numbers[0]) if self._following is None else self._following
+        self._numbers, self._ticks = [], []
+        following = numbers[0] if self._following is None else self._following
+        packet = _in_order(ssrc, self._count, following & 0xFFFF, numbers, ticks)
+        if packet is None:
+            return self._tell_disorder(ssrc, following, np.array(numbers, np.int64), np.array(ticks, np.int64))
+        self._following = following + len(numbers)
+        self._count = self._count + 1 & 0xFF
+        return packet
+
+    def _tell_disorder(self, ssrc: int, following: int, numbers: Integers, ticks: Integers) -> bytes | None:
         extended = following + ((numbers - following + 0x8000) & 0xFFFF) - 0x8000
         extended, order = np.unique(extended, return_index=True)
         first = int(np.searchsorted(extended, max(following, int(extended[-1]) - _MOST + 1)))
@@ -83,6 +93,26 @@ class Arrivals:
         return packet
 
 
+def ticks_of(arrivals: Floats) -> Integers:
+    """Monotonic seconds in the units that are told."""
+    return (arrivals * _TICKS).astype(np.int64)
+
+
+def _in_order(ssrc: int, count: int, base: int, numbers: list[int], ticks: list[int]) -> bytes | None:
+    """What `feedback` makes where every packet came, one after the other and soon, as nearly always; else None.
+
+    A viewer tells of a dozen packets at a time, for which an array costs ten times what they do.
+    """
+    total = len(numbers)
+    if total > _LONGEST_RUN or numbers != list(range(base, base + total)):
+        return None
+    try:
+        deltas = bytes([ticks[0] & 0xFF, *map(sub, ticks[1:], ticks)])
+    except ValueError:
+        return None  # one is too large, or less than nothing
+    return _packet(ssrc, count, base, total, ticks[0] >> 8, _CHUNK.pack(_SMALL << 13 | total) + deltas)
+
+
 def feedback(ssrc: int, count: int, base: int, places: Integers, ticks: Integers) -> bytes:
     """Feedback number `count`: packets base + places (ascending) came at `ticks`, the others from `base` on did not.
 
@@ -92,26 +122,25 @@ def feedback(ssrc: int, count: int, base: int, places: Integers, ticks: Integers
     deltas = np.diff(ticks, prepend=reference << 8).clip(-0x8000, 0x7FFF)
     large = (deltas < 0) | (deltas > 0xFF)
     total = int(places[-1]) + 1
-    if total == len(places) and not large.any():
-        chunks = _chunks([(_SMALL, total)])
-        written = deltas.astype(np.uint8).tobytes()
-    else:
-        statuses = np.zeros(total, np.int64)
-        statuses[places] = np.where(large, _LARGE, _SMALL)
-        chunks = _chunks((status, len(list(run))) for status, run in groupby(statuses.tolist()))
-        written = b"".join(
-            struct.pack("!h" if wide else "!B", delta)
-            for delta, wide in zip(deltas.tolist(), large.tolist(), strict=True)
-        )
-    body = struct.pack("!IIHHI", OWN_SSRC, ssrc, base & 0xFFFF, total, (reference & 0xFFFFFF) << 8 | count)
-    body += b"".join(chunks) + written
-    padding = -len(body) % 4
+    statuses = np.zeros(total, np.int64)
+    statuses[places] = np.where(large, _LARGE, _SMALL)
+    chunks = _chunks((status, len(list(run))) for status, run in groupby(statuses.tolist()))
+    written = b"".join(
+        struct.pack("!h" if wide else "!B", delta) for delta, wide in zip(deltas.tolist(), large.tolist(), strict=True)
+    )
+    return _packet(ssrc, count, base & 0xFFFF, total, reference, b"".join(chunks) + written)
+
+
+def _packet(ssrc: int, count: int, base: int, total: int, reference: int, rest: bytes) -> bytes:
+    padding = -len(rest) % 4
     if padding:
-        body += bytes(padding - 1) + bytes([padding])
-    return struct.pack("!BBH", 0x80 | (0x20 if padding else 0) | 15, TRANSPORT_FEEDBACK, len(body) // 4) + body
+        rest += _PADDING[padding]
+    first, words = 0x80 | (0x20 if padding else 0) | 15, (_HEAD.size + len(rest)) // 4 - 1
+    dated = (reference & 0xFFFFFF) << 8 | count
+    return _HEAD.pack(first, TRANSPORT_FEEDBACK, words, OWN_SSRC, ssrc, base, total, dated) + rest
 
 
 def _chunks(runs: Iterable[tuple[int, int]]) -> Iterator[bytes]:
     for status, length in runs:
         for start in range(0, length, _LONGEST_RUN):
-            yield struct.pack("!H", status << 13 | min(length - start, _LONGEST_RUN))
+            yield _CHUNK.pack(status << 13 | min(length - start, _LONGEST_RUN))

@@ -155,9 +155,10 @@ class Client:
         self.send(self._tx.protect_rtcp(packet))
 
     def send(self, data: bytes) -> None:
-        # A refused or full socket loses a datagram, as networks do.
-        with contextlib.suppress(OSError):
+        try:
             self.socket.send(data)
+        except OSError:
+            return  # a refused or full socket loses a datagram, as networks do
 
     def close(self) -> None:
         """Say goodbye."""

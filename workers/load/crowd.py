@@ -14,7 +14,7 @@ import numpy as np
 from broadcaster.errors import LoadError
 from workers.forward.rtcp import ReportBlock
 from workers.load import feedback
-from workers.load.arrivals import Arrivals, number_at
+from workers.load.arrivals import Arrivals, number_at, ticks_of
 from workers.load.client import Client, Credentials, Identity
 from workers.load.counters import Counters, Disorder, Integers, Packets
 from workers.load.inbox import Batch, Inbox, overflowed
@@ -45,7 +45,7 @@ class CrowdSettings:
     """Seconds between transport-wide feedback, but a tick at least; Chromium's are 60 to 75 ms apart at 1 Mbit/s."""
     verified_first: int = 10
     """Packets of each viewer that are decrypted."""
-    verified_viewers: int = 50
+    verified_viewers: int = 100
     """Of every so many viewers one has all packets decrypted."""
 
 
@@ -276,11 +276,11 @@ class Crowd:
         at = self._number_at[batch.viewer[rows]]
         known = (at > 0) & (at + 2 <= batch.size[rows])
         rows, at = rows[known], at[known]
-        numbers = batch.halves(rows, at)
+        numbers, ticks = batch.halves(rows, at).tolist(), ticks_of(batch.arrival[rows]).tolist()
         starts = np.flatnonzero(np.diff(batch.viewer[rows], prepend=-1))
-        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
-            arrivals = self._arrivals[int(batch.viewer[rows[start]])]
-            arrivals.add(numbers[start:end], batch.arrival[rows[start:end]])
+        viewers, ends = batch.viewer[rows[starts]].tolist(), [*starts[1:].tolist(), len(rows)]
+        for viewer, start, end in zip(viewers, starts.tolist(), ends, strict=True):
+            self._arrivals[viewer].add(numbers[start:end], ticks[start:end])
 
     def _want(self, disorder: Disorder) -> None:
         wanted = self._wanted.get(disorder.viewer)
@@ -294,21 +294,25 @@ class Crowd:
             self._check_due[viewer] = now + self.settings.check_interval * self._random.uniform(0.9, 1.1)
             self.clients[viewer].check(now)
             self._forget_ended(viewer)
+        said: dict[int, bytes] = {}
         for viewer in np.flatnonzero(self._report_due <= now).tolist():
             self._report_due[viewer] = now + self.settings.report_interval * self._random.uniform(0.9, 1.1)
-            self._report(viewer, self.clients[viewer], now)
+            said[viewer] = self._report(viewer, self.clients[viewer], now)
         if now - self._feedback_at >= self.settings.feedback_interval:
             self._feedback_at = now
+            media = self._media.tolist()
             for viewer, arrivals in self._arrivals.items():
-                packet = arrivals.tell(int(self._media[viewer]))
+                packet = arrivals.tell(media[viewer])
                 if packet is not None and self.clients[viewer].ended is None:
-                    self.clients[viewer].send_rtcp(packet)
+                    said[viewer] = said.get(viewer, b"") + packet
+        for viewer, packet in said.items():
+            self.clients[viewer].send_rtcp(packet)
         for viewer, wanted in self._wanted.items():
             numbers = wanted.due(now)
             if numbers and self.clients[viewer].ended is None:
                 self.clients[viewer].send_rtcp(feedback.nack(int(self._media[viewer]), numbers))
 
-    def _report(self, viewer: int, client: Client, now: float) -> None:
+    def _report(self, viewer: int, client: Client, now: float) -> bytes:
         counters, ssrc = self.counters, client.answer.ssrc
         block = None
         if counters.packets[viewer]:
@@ -325,11 +329,10 @@ class Crowd:
             )
         packet = feedback.receiver_report(block)
         if client.answer.transport is not None:
-            client.send_rtcp(packet)
-            return
+            return packet
         at, before = client.reported
         octets = int(counters.octets[viewer])
         client.reported = now, octets
         received = (octets - before) * 8 / (now - at)
         client.estimate = feedback.next_estimate(client.estimate or feedback.REMB_START, received)
-        client.send_rtcp(packet + feedback.remb(int(client.estimate), ssrc))
+        return packet + feedback.remb(int(client.estimate), ssrc)
