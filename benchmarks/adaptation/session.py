@@ -30,11 +30,8 @@ BURST = 0.1
 """Seconds of a probe's rate that may be made up for at once."""
 
 PLAIN, PLAIN_BURST = 0.25, 20_000
-"""The share of the media that may be sent again, and octets at once, of others. Which packets go first, and what there
-is after a keyframe, is theirs as well."""
-
-LIMITS = HISTORY_LIMITS
-"""The same of ours."""
+"""The share of the media that may be sent again, and octets at once, of others; of ours the history's
+limits say it. Which packets go first, and what there is after a keyframe, is the same for all."""
 
 LOOK = 0.02
 FEEDBACK = 3
@@ -195,15 +192,15 @@ class Session:
         tight = getattr(viewer.control, "tight", None)
         share, burst = {
             None: (PLAIN, PLAIN_BURST),
-            False: (LIMITS.share, LIMITS.burst),
-            True: (LIMITS.tight_share, LIMITS.tight_burst),
+            False: (HISTORY_LIMITS.share, HISTORY_LIMITS.burst),
+            True: (HISTORY_LIMITS.tight_share, HISTORY_LIMITS.tight_burst),
         }[tight]
         earned = sum(viewer.kept[number][0] for number in range(viewer.earned_to, viewer.media))
         viewer.earned_to = viewer.media
         viewer.budget = min(burst, viewer.budget + share * earned)
         if viewer.topped_from != viewer.key_from:
             viewer.topped_from = viewer.key_from
-            viewer.budget = max(viewer.budget, min(burst, LIMITS.tight_burst))
+            viewer.budget = max(viewer.budget, min(burst, HISTORY_LIMITS.tight_burst))
         asked = []
         for number in numbers:
             times, last = viewer.resent.get(number, (0, -math.inf))
@@ -211,12 +208,12 @@ class Session:
                 octets, is_base = viewer.kept[number]
                 asked.append((is_base and number >= viewer.key_from, number, octets, times))
         asked.sort(key=itemgetter(0), reverse=True)
-        copies = copies if len(asked) <= LIMITS.few else 1
+        copies = copies if len(asked) <= HISTORY_LIMITS.few else 1
         for missed, number, octets, times in asked:
-            if times >= LIMITS.resends or octets > viewer.budget or (tight and not missed):
+            if times >= HISTORY_LIMITS.resends or octets > viewer.budget or (tight and not missed):
                 viewer.unaffordable |= missed
                 continue
-            count = copies if viewer.budget - copies * octets > LIMITS.burst / 2 else 1
+            count = copies if viewer.budget - copies * octets > HISTORY_LIMITS.burst / 2 else 1
             viewer.budget -= count * octets
             viewer.resent[number] = times + 1, now
             for _ in range(count):

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from broadcaster.errors import ConfigurationError
 
@@ -93,9 +94,13 @@ def _priority(type_preference: int, local_preference: int) -> int:
     return (type_preference << 24) | (local_preference << 8) | 255
 
 
+@lru_cache(maxsize=4096)
 def line_of(address: str) -> str:
     """The same for all who may share a line: an IPv4 address, or the /64 of an IPv6 address, in which each device of a
-    household has addresses of its own (RFC 7421). Who only seems to, as behind one NAT64, has queues of its own."""
+    household has addresses of its own (RFC 7421). Who only seems to, as behind one NAT64, has queues of its own.
+
+    Remembered, because it is asked of every viewer each second.
+    """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
