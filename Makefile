@@ -8,14 +8,14 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-KERNEL := setup.py $(wildcard workers/forward/*.[ch] workers/forward/kernel_build.py)
+KERNEL := setup.py $(wildcard workers/*/*.[ch] workers/*/kernel_build.py)
 
 $(VENV)/.installed: requirements.txt pyproject.toml $(KERNEL)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@ls workers/forward/_kernel.*.so >/dev/null 2>&1 || echo "without a C compiler and Python's headers: Python sends the packets"
+	@ls workers/*/_kernel.*.so >/dev/null 2>&1 || echo "without a C compiler and Python's headers: Python sends the packets"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
@@ -31,7 +31,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy --strict, the import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-system: ## what the tests need from the system: Chromium, Firefox ESR, redis-server, a C compiler
+system: ## what the tests need from the system: Chromium, Firefox ESR, redis-server, C compilers
 	@PYTHON=$(PYTHON) tests/system-packages
 
 test: system $(VENV)/.installed-dev lint ## lint and all tests
@@ -39,7 +39,7 @@ test: system $(VENV)/.installed-dev lint ## lint and all tests
 
 sanitize: $(VENV)/.installed-dev ## the C kernel under AddressSanitizer and UBSan, longer than `make test` does
 	SANITIZER_ROUNDS=20000 $(BIN)/pytest --timeout 600 tests/test_native.py tests/test_receive_kernel.py tests/test_estimate.py \
-		tests/test_srtp.py -k sanitizer
+		tests/test_srtp.py tests/test_load_arrivals.py -k sanitizer
 
 SECONDS ?= 3600
 fuzz: $(VENV)/.installed-dev ## the readers of what viewers send, fuzzed for SECONDS=3600

@@ -34,7 +34,9 @@ class optional_build_ext(build_ext):  # noqa: N801  # commands are named so
 
 
 setup(
-    cffi_modules=["workers/forward/kernel_build.py:builder"] if sys.platform == "linux" else [],
+    cffi_modules=[f"workers/{room}/kernel_build.py:builder" for room in ("forward", "load")]
+    if sys.platform == "linux"
+    else [],
     cmdclass={"build_ext": optional_build_ext},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -10,9 +10,20 @@ from typing import Any
 
 TESTS = Path(__file__).parent
 KERNEL = TESTS.parent / "workers" / "forward"
+LOAD = TESTS.parent / "workers" / "load"
 ROUNDS = int(os.environ.get("SANITIZER_ROUNDS", "600"))
 COMPILER = os.environ.get("CC", "cc")
-FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-sanitize-recover=all", f"-I{KERNEL}")
+FLAGS = (
+    "-std=gnu11",
+    "-g",
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-fno-sanitize-recover=all",
+    f"-I{KERNEL}",
+    f"-I{LOAD}",
+)
 
 
 def compiling(compiler: str, options: Sequence[str], target: Path, harness: str, *parts: str) -> list[Any]:

@@ -68,7 +68,7 @@ async def test_a_client_connects_and_both_sides_have_the_same_keys(connect: Call
     await pair.client.connect()
     await pair.served.until(lambda: pair.served.keys)
     keys = pair.served.keys[0]
-    pair.client.send_rtcp(REPORT)
+    pair.client.send(pair.client.protect_rtcp(REPORT))
     await pair.served.until(lambda: pair.served.rtcp)
     assert session(keys.profile, keys.rx_key, outbound=False).unprotect_rtcp(pair.served.rtcp[0]) == REPORT
     sender = session(keys.profile, keys.tx_key, outbound=True)

@@ -1,4 +1,4 @@
-"""The load generator's inbox, with real sockets on loopback."""
+"""The load generator's inbox, with real sockets on loopback: the kernel's and its twin in Python."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from workers.load.inbox import BATCH, Inbox, overflowed
+from workers.load import inbox as inbox_module
+from workers.load.inbox import EVER, Batch, Inbox, overflowed, transport_number
 
 UDP_SEGMENT = 103
-WAYS = [{"joined": True, "many": True}, {"joined": False, "many": True}, {"many": False}]
+BATCH = 16
+"""What the kernel takes at a time."""
+
+EXTENSION, RESENT = 3, 0xFEED
+WAYS = [{"joined": joined, "native": native} for native in (True, False) for joined in (True, False)]
 
 
 class Line:
     """A socket of the inbox and one that sends to it."""
 
-    def __init__(self, inbox: Inbox, viewer: int) -> None:
+    def __init__(self, inbox: Inbox, viewer: int, kept: int = EVER) -> None:
         self.inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.inner.bind(("127.0.0.1", 0))
         inbox.prepare(self.inner)
-        inbox.add(viewer, self.inner)
+        inbox.add(viewer, self.inner, transport=EXTENSION, resent=RESENT, kept=kept)
         self.outer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.outer.connect(self.inner.getsockname())
 
@@ -31,13 +38,17 @@ class Line:
         for packet in packets:
             self.outer.send(packet)
 
+    def close(self) -> None:
+        self.inner.close()
+        self.outer.close()
+
     def send_as_one(self, *packets: bytes) -> None:
         self.outer.sendmsg([b"".join(packets)], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(packets[0])))])
 
 
 @pytest.fixture(params=WAYS, ids=str)
 def inbox(request: pytest.FixtureRequest) -> Inbox:
-    return Inbox(**request.param)
+    return Inbox(3, **request.param)
 
 
 @pytest.fixture
@@ -45,8 +56,7 @@ def lines(inbox: Inbox) -> Iterator[list[Line]]:
     lines = [Line(inbox, viewer) for viewer in range(3)]
     yield lines
     for line in lines:
-        line.inner.close()
-        line.outer.close()
+        line.close()
 
 
 def packet(sequence: int, size: int = 100) -> bytes:
@@ -70,11 +80,22 @@ def test_everything_that_waits_is_read_with_its_viewer_and_in_order(inbox: Inbox
     assert read(inbox) == []
 
 
-def test_more_than_the_room_is_read_in_several_batches(inbox: Inbox, lines: list[Line]) -> None:
+def test_more_than_the_room_is_read_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "_ROOM", 2048)
+    monkeypatch.setattr(inbox_module, "_SPACE", 65_536)
+    for native in (True, False):
+        inbox = Inbox(3, joined=False, native=native)
+        lines = [Line(inbox, viewer) for viewer in range(3)]
+        all_come_in_several_batches(inbox, lines)
+        for line in lines:
+            line.close()
+
+
+def all_come_in_several_batches(inbox: Inbox, lines: list[Line]) -> None:
     packets = [packet(number) for number in range(500)]
     for line in lines:
         line.send(*packets)
-    batches = [(batch.viewer.copy(), batch.sequence) for batch in inbox.batches()]
+    batches = [(batch.viewer.copy(), batch.sequence.copy()) for batch in inbox.batches()]
     assert len(batches) > 1
     assert np.concatenate([viewer for viewer, _ in batches]).tolist() == [0] * 500 + [1] * 500 + [2] * 500
     assert np.concatenate([sequence for _, sequence in batches]).tolist() == list(range(500)) * 3
@@ -91,8 +112,9 @@ def test_what_was_sent_as_one_comes_as_many(inbox: Inbox, lines: list[Line]) -> 
 def test_headers_are_read(inbox: Inbox, lines: list[Line]) -> None:
     lines[0].send(packet(65_535), packet(2))
     (batch,) = inbox.batches()
-    assert batch.flags.tolist() == [0x80, 0x80]
-    assert batch.kind.tolist() == [0xE0, 0x60]
+    assert batch.rtp.tolist() == [True, True]
+    assert batch.marker.tolist() == [True, False]
+    assert batch.number.tolist() == [-1, -1]
     assert batch.sequence.tolist() == [65_535, 2]
     assert batch.timestamp.tolist() == [65_535 * 3000, 6000]
     assert batch.ssrc.tolist() == [0xDEADBEEF] * 2
@@ -102,7 +124,7 @@ def test_headers_are_read(inbox: Inbox, lines: list[Line]) -> None:
 def test_short_and_empty_datagrams_harm_nobody(inbox: Inbox, lines: list[Line]) -> None:
     lines[0].send(b"\x01", b"", b"ab")
     lines[1].send(packet(1))
-    assert [one for one in read(inbox) if one[1]] == [(0, b"\x01"), (0, b"ab"), (1, packet(1))]
+    assert read(inbox) == [(0, b"\x01"), (0, b"ab"), (1, packet(1))]
 
 
 def test_packets_arrive_when_they_come_and_not_when_they_are_read(inbox: Inbox, lines: list[Line]) -> None:
@@ -111,8 +133,95 @@ def test_packets_arrive_when_they_come_and_not_when_they_are_read(inbox: Inbox, 
     after = time.monotonic()
     time.sleep(0.05)
     (batch,) = inbox.batches()
-    latest = after if inbox._many else time.monotonic()
-    assert before - 0.005 <= batch.arrival[0] <= latest + 0.005
+    assert before - 0.005 <= batch.arrival[0] <= after + 0.005
+
+
+def test_only_so_many_packets_are_kept_and_all_that_are_resent_or_no_rtp(inbox: Inbox) -> None:
+    line = Line(inbox, 2, kept=2)
+    resent = struct.pack("!BBHII", 0x80, 0x61, 7, 0, RESENT) + b"again"
+    said = b"\x80\xc8\x00\x06" + bytes(24)
+    line.send(packet(1), said, packet(2), packet(3), resent, packet(4), said)
+    (batch,) = inbox.batches()
+    assert batch.viewer.tolist() == [2] * 7
+    assert batch.rtp.tolist() == [True, False, True, True, True, True, False]
+    kept = [batch.data(row) if batch.place[row] >= 0 else None for row in range(7)]
+    assert kept == [packet(1), said, packet(2), None, resent, None, said]
+    line.close()
+
+
+def extended(elements: bytes, profile: int = 0xBEDE, sources: int = 0) -> bytes:
+    elements += bytes(-len(elements) % 4)
+    head = struct.pack("!BBHII", 0x90 | sources, 0x60, 1, 2, 3) + bytes(4 * sources)
+    return head + struct.pack("!HH", profile, len(elements) // 4) + elements
+
+
+HOSTILE = st.one_of(
+    st.binary(max_size=80),
+    st.builds(
+        lambda head, rest: head + rest, st.sampled_from([b"\x80\x60", b"\x90\x60", b"\x93\xe0"]), st.binary(max_size=80)
+    ),
+    st.builds(
+        lambda elements, cut, sources: extended(elements, sources=sources)[: cut or None],
+        st.lists(st.sampled_from([b"\x00", b"\x31\x12\x34", b"\x22abc", b"\x3f", b"\x31"]), max_size=6).map(b"".join),
+        st.integers(0, 40),
+        st.integers(0, 3),
+    ),
+)
+
+
+def rows(batches: Iterator[Batch]) -> list[tuple[object, ...]]:
+    return [
+        (
+            *(int(getattr(batch, name)[row]) for name in ("viewer", "size", "sequence", "timestamp", "ssrc", "number")),
+            bool(batch.rtp[row]),
+            bool(batch.marker[row]),
+            batch.data(row) if batch.place[row] >= 0 else None,
+        )
+        for batch in batches
+        for row in range(len(batch.viewer))
+    ]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), HOSTILE), max_size=40), st.integers(0, 5))
+def test_the_kernel_reads_as_python_does(datagrams: list[tuple[int, bytes]], kept: int) -> None:
+    read = []
+    for native in (True, False):
+        inbox = Inbox(3, native=native)
+        lines = [Line(inbox, viewer, kept) for viewer in range(3)]
+        for viewer, data in datagrams:
+            lines[viewer].send(data)
+        read.append(rows(inbox.batches()))
+        for line in lines:
+            line.close()
+    assert read[0] == read[1]
+    assert len(read[0]) == sum(bool(data) for _, data in datagrams)
+
+
+@given(HOSTILE)
+def test_the_number_is_of_two_octets_within_the_packet(data: bytes) -> None:
+    number = transport_number(data.ljust(12, b"\0"), EXTENSION)
+    assert number == -1 or number.to_bytes(2, "big") in data
+
+
+@pytest.mark.parametrize(
+    ("packet", "number"),
+    [
+        (extended(b"\x31\x12\x34"), 0x1234),
+        (extended(b"\x00\x22abc\x31\xff\xff", sources=2), 0xFFFF),
+        (extended(b"\x22abc"), -1),
+        (extended(b"\x32\x12\x34\x56"), -1),
+        (extended(b"\x31\x12\x34", profile=0x1000), -1),
+        (extended(b"\x31\x12\x34")[:-1], -1),
+        (extended(b"\x00\x00\x00\x31") + b"\x12\x34", -1),
+        (extended(b"\x00\x00\x31\x12") + b"\x34", -1),
+        (b"\x80" + extended(b"\x31\x12\x34")[1:], -1),
+    ],
+)
+def test_the_transport_wide_number_is_found(inbox: Inbox, lines: list[Line], packet: bytes, number: int) -> None:
+    lines[1].send(packet)
+    (batch,) = inbox.batches()
+    assert batch.number.tolist() == [number]
 
 
 def test_a_removed_viewer_is_not_read(inbox: Inbox, lines: list[Line]) -> None:

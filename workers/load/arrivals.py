@@ -1,26 +1,36 @@
-"""Arrivals: which transport-wide numbers came to each viewer and when, told as a browser tells it.
+"""Arrivals: what came to each viewer and when, told to the server as a browser tells it.
 
-Transport-wide feedback as of draft-holmer-rmcat-transport-wide-cc-extensions-01, section 3.1.
+Transport-wide feedback as of draft-holmer-rmcat-transport-wide-cc-extensions-01, section 3.1. The kernel of this folder
+(arrivals.c) writes, protects and sends it for all viewers in one call; what it leaves out, where packets came in
+disorder, is done here, and everything where it could not be built.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
-from operator import sub
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pylibsrtp._binding import ffi as srtp_ffi
+from pylibsrtp._binding import lib as srtp_lib
 
 from workers.forward.rtcp import TRANSPORT_FEEDBACK
+from workers.forward.srtp import DIRECT
+from workers.forward.state import address_of
+from workers.load.client import Client
 from workers.load.feedback import OWN_SSRC
+from workers.load.inbox import ffi, lib
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_HEADER = 12
-_ONE_BYTE_PROFILE = 0xBEDE
+NATIVE = lib is not None and DIRECT
+"""Whether the kernel can do it."""
+
 _TICKS = 4000
 """Units of time in a second."""
 _LOST, _SMALL, _LARGE = range(3)
@@ -28,89 +38,120 @@ _LONGEST_RUN = 0x1FFF
 _HEAD, _CHUNK = struct.Struct("!BBHIIHHI"), struct.Struct("!H")
 _PADDING = (b"", b"\x01", b"\x00\x02", b"\x00\x00\x03")
 _MOST = 0xFFFF
+_PACKET = 1400
+"""Octets of what the kernel writes at most."""
 
 
-def number_at(packet: bytes, extension: int) -> int:
-    """Where in an RTP packet the transport-wide number stands, under this id (RFC 8285); 0 when it has none."""
-    if len(packet) < _HEADER + 4 or not packet[0] & 0x10:
-        return 0
-    at = _HEADER + 4 * (packet[0] & 15)
-    profile, words = struct.unpack_from("!HH", packet, at) if len(packet) >= at + 4 else (0, 0)
-    at += 4
-    end = at + 4 * words
-    if profile != _ONE_BYTE_PROFILE or len(packet) < end:
-        return 0
-    while at < end:
-        element = packet[at]
-        if element == 0:
-            at += 1
-        elif element == extension << 4 | 1:
-            return at + 1
-        else:
-            at += 2 + (element & 15)
-    return 0
+class Teller(Protocol):
+    """A bc_teller (arrivals.h), or what has its fields."""
+
+    following: int
+    ssrc: int
+    count: int
+
+
+@dataclass
+class PlainTeller:
+    """The same where there is no kernel."""
+
+    ssrc: int
+    following: int = -1
+    count: int = 0
 
 
 class Arrivals:
-    """Of one viewer, since the last time that it was told. What comes after a higher number was told is not told."""
+    """Of all viewers, since they were last told. What comes after a higher number was told is not told."""
 
-    def __init__(self) -> None:
-        self._following: int | None = None
-        self._numbers: list[int] = []
-        self._ticks: list[int] = []
-        self._count = 0
+    def __init__(self, viewers: int, *, native: bool = NATIVE) -> None:
+        self._clients: dict[int, Client] = {}
+        self._tellers: Any = ffi.new("bc_teller[]", viewers) if native else {}
+        self._native = native
+        self._protect = address_of(srtp_ffi.addressof(srtp_lib, "srtp_protect_rtcp")) if native else None
+        self._noted: list[tuple[Integers, Integers, Integers]] = []
+        self._spoken_for = np.zeros(viewers, np.bool_)
 
-    def add(self, numbers: Sequence[int], ticks: Sequence[int]) -> None:
-        """Packets with these transport-wide numbers came at these times."""
-        self._numbers += numbers
-        self._ticks += ticks
+    def add(self, viewer: int, client: Client) -> None:
+        """Tell this connected viewer's server from now on."""
+        self._clients[viewer] = client
+        if self._native:
+            teller = self._tellers[viewer]
+            teller.following, teller.srtp, teller.socket = -1, address_of(client.context), client.socket.fileno()
+            teller.ssrc = client.answer.ssrc
+        else:
+            self._tellers[viewer] = PlainTeller(client.answer.ssrc)
 
-    def tell(self, ssrc: int) -> bytes | None:
-        """The feedback on all of that; None when nothing came."""
-        numbers, ticks = self._numbers, self._ticks
-        if not numbers:
-            return None
-        self._numbers, self._ticks = [], []
-        following = numbers[0] if self._following is None else self._following
-        packet = _in_order(ssrc, self._count, following & 0xFFFF, numbers, ticks)
-        if packet is None:
-            return self._tell_disorder(ssrc, following, np.array(numbers, np.int64), np.array(ticks, np.int64))
-        self._following = following + len(numbers)
-        self._count = self._count + 1 & 0xFF
-        return packet
+    def remove(self, viewer: int) -> None:
+        if self._clients.pop(viewer, None) is not None and self._native:
+            self._tellers[viewer].srtp = ffi.NULL
 
-    def _tell_disorder(self, ssrc: int, following: int, numbers: Integers, ticks: Integers) -> bytes | None:
-        extended = following + ((numbers - following + 0x8000) & 0xFFFF) - 0x8000
-        extended, order = np.unique(extended, return_index=True)
-        first = int(np.searchsorted(extended, max(following, int(extended[-1]) - _MOST + 1)))
-        extended, ticks = extended[first:], ticks[order][first:]
-        if not len(extended):
-            return None
-        base = max(following, int(extended[-1]) - _MOST + 1)
-        self._following = int(extended[-1]) + 1
-        packet = feedback(ssrc, self._count, base, extended - base, ticks)
-        self._count = self._count + 1 & 0xFF
-        return packet
+    def note(self, viewer: Integers, numbers: Integers, arrival: Floats) -> None:
+        """Packets with these transport-wide numbers came to these viewers (monotonic seconds), in this order."""
+        self._noted.append((viewer, numbers, ticks_of(arrival)))
+
+    def tell(self, reports: dict[int, bytes]) -> None:
+        """Send the feedback on all of that. What of it the kernel does not send, and that of viewers with a packet in
+        `reports`, is put behind theirs there, for whoever sends those."""
+        if not self._noted:
+            return
+        viewer, numbers, ticks = (np.concatenate(column) for column in zip(*self._noted, strict=True))
+        self._noted = []
+        order = np.argsort(viewer, kind="stable")
+        viewer, numbers, ticks = viewer[order], numbers[order], ticks[order]
+        starts = np.flatnonzero(np.diff(viewer, prepend=-1, append=-1))
+        who = viewer[starts[:-1]]
+        left = np.full(len(who), not self._native)
+        if self._native:
+            self._spoken_for[list(reports)] = True
+            left = self._spoken_for[who]
+            self._spoken_for[list(reports)] = False
+            lib.bc_tell(
+                *(self._protect, self._tellers, _numbers(who), _numbers(starts), len(who)),
+                *(_numbers(numbers), _numbers(ticks), ffi.from_buffer("uint8_t[]", left)),
+            )
+        for group in np.flatnonzero(left).tolist():
+            one = int(who[group])
+            if one in self._clients:
+                rows = slice(int(starts[group]), int(starts[group + 1]))
+                packet = self._tell(one, numbers[rows], ticks[rows])
+                if packet is not None:
+                    reports[one] = reports.get(one, b"") + packet
+
+    def _tell(self, viewer: int, numbers: Integers, ticks: Integers) -> bytes | None:
+        teller = self._tellers + viewer if self._native else self._tellers[viewer]
+        packet = tell_natively(teller, numbers, ticks) if self._native else None
+        return packet or tell(teller, numbers, ticks)
+
+
+def _numbers(array: Integers) -> Any:
+    return ffi.from_buffer("int64_t[]", array)
+
+
+def tell(teller: Teller, numbers: Integers, ticks: Integers) -> bytes | None:
+    """The feedback on packets of which `numbers` have the lower 16 bits; None when all come too late to be told."""
+    following = int(numbers[0]) if teller.following < 0 else teller.following
+    extended = following + ((numbers - following + 0x8000) & 0xFFFF) - 0x8000
+    extended, order = np.unique(extended, return_index=True)
+    base = max(following, int(extended[-1]) - _MOST + 1)
+    first = int(np.searchsorted(extended, base))
+    extended, ticks = extended[first:], ticks[order][first:]
+    if not len(extended):
+        return None
+    packet = feedback(teller.ssrc, teller.count, base, extended - base, ticks)
+    teller.following = int(extended[-1]) + 1
+    teller.count = teller.count + 1 & 0xFF
+    return packet
+
+
+def tell_natively(teller: Any, numbers: Integers, ticks: Integers) -> bytes | None:
+    """The same by the kernel, of a bc_teller; None also where the kernel leaves it to Python."""
+    packet = ffi.new("uint8_t[]", _PACKET)
+    size = lib.bc_feedback(teller, _numbers(numbers), _numbers(ticks), len(numbers), packet, _PACKET)
+    return bytes(ffi.buffer(packet, size)) if size else None
 
 
 def ticks_of(arrivals: Floats) -> Integers:
     """Monotonic seconds in the units that are told."""
     return (arrivals * _TICKS).astype(np.int64)
-
-
-def _in_order(ssrc: int, count: int, base: int, numbers: list[int], ticks: list[int]) -> bytes | None:
-    """What `feedback` makes where every packet came, one after the other and soon, as nearly always; else None.
-
-    A viewer tells of a dozen packets at a time, for which an array costs ten times what they do.
-    """
-    total = len(numbers)
-    if total > _LONGEST_RUN or numbers != list(range(base, base + total)):
-        return None
-    try:
-        deltas = bytes([ticks[0] & 0xFF, *map(sub, ticks[1:], ticks)])
-    except ValueError:
-        return None  # one is too large, or less than nothing
-    return _packet(ssrc, count, base, total, ticks[0] >> 8, _CHUNK.pack(_SMALL << 13 | total) + deltas)
 
 
 def feedback(ssrc: int, count: int, base: int, places: Integers, ticks: Integers) -> bytes:

@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 import pylibsrtp
 from cryptography import x509
@@ -122,11 +123,11 @@ class Client:
         finally:
             loop.remove_reader(self.socket.fileno())
 
-    def check(self, now: float) -> None:
-        """Send a check (RFC 8445), which renews consent (RFC 7675)."""
+    def check(self, now: float) -> bytes:
+        """A check to send (RFC 8445), which renews consent (RFC 7675)."""
         if self._connected and now - self._consent > CONSENT_TIMEOUT:
             self.ended = self.ended or "the server stopped answering"
-        self.send(self._checks.request(os.urandom(12)))
+        return self._checks.request(os.urandom(12))
 
     def receive(self, data: bytes, arrival: float) -> bytes | None:
         """Take what is no RTP; an RTCP packet is returned in clear."""
@@ -150,9 +151,16 @@ class Client:
             self.failures += 1
             return None
 
-    def send_rtcp(self, packet: bytes) -> None:
+    @property
+    def context(self) -> Any:
+        """libsrtp's, that protects what this viewer says."""
         assert self._tx is not None
-        self.send(self._tx.protect_rtcp(packet))
+        return self._tx._srtp[0]
+
+    def protect_rtcp(self, packet: bytes) -> bytes:
+        """What to send of an RTCP packet."""
+        assert self._tx is not None
+        return bytes(self._tx.protect_rtcp(packet))
 
     def send(self, data: bytes) -> None:
         try:
@@ -179,7 +187,7 @@ class Client:
 
     def _retry(self) -> None:
         if not self._checked:
-            self.check(0.0)
+            self.send(self.check(0.0))
         else:
             with contextlib.suppress(SSL.Error):
                 self._dtls.DTLSv1_handle_timeout()

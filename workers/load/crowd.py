@@ -14,14 +14,13 @@ import numpy as np
 from broadcaster.errors import LoadError
 from workers.forward.rtcp import ReportBlock
 from workers.load import feedback
-from workers.load.arrivals import Arrivals, number_at, ticks_of
+from workers.load.arrivals import Arrivals
 from workers.load.client import Client, Credentials, Identity
 from workers.load.counters import Counters, Disorder, Integers, Packets
-from workers.load.inbox import Batch, Inbox, overflowed
+from workers.load.inbox import EVER, Batch, Inbox, overflowed
 from workers.load.session import Whep, offer
 
 _RTP_HEADER = 12
-_FIRST_RTCP, _LAST_RTCP = 192, 223  # RFC 5761, section 4
 
 
 @dataclass(frozen=True)
@@ -86,20 +85,16 @@ class Crowd:
         """Everyone who tried."""
         self._whep = whep
         self._identity = Identity()
-        self._inbox = Inbox(joined=settings.joined_packets)
+        self._inbox = Inbox(settings.viewers, joined=settings.joined_packets)
         self._sessions: list[str] = []
         self._wanted: dict[int, feedback.Wanted] = {}
-        self._arrivals: dict[int, Arrivals] = {}
+        self._arrivals = Arrivals(settings.viewers)
         self._feedback_at = 0.0
         self._random = random.Random(seed)
         self._chance = np.random.default_rng(seed)
         size = settings.viewers
         self._media = np.full(size, -1, np.int64)
         self._rtx = np.full(size, -1, np.int64)
-        self._number_at = np.zeros(size, np.int64)
-        """Where in a viewer's packets the transport-wide number stands; 0 is not known."""
-        self._unverified = np.full(size, settings.verified_first, np.int64)
-        self._unverified[:: settings.verified_viewers] = np.iinfo(np.int64).max
         self._check_due = np.full(size, np.inf)
         self._report_due = np.full(size, np.inf)
         self.stopped = float("nan")
@@ -187,12 +182,18 @@ class Crowd:
         if client.answer.rtx_ssrc is not None:
             self._rtx[viewer] = client.answer.rtx_ssrc
         if client.answer.transport is not None:
-            self._arrivals[viewer] = Arrivals()
+            self._arrivals.add(viewer, client)
         if self.settings.nack:
             self._wanted[viewer] = feedback.Wanted()
         self._check_due[viewer] = now + self.settings.check_interval * self._random.random()
         self._report_due[viewer] = now + self.settings.report_interval * self._random.random()
-        self._inbox.add(viewer, client.socket)
+        self._inbox.add(
+            viewer,
+            client.socket,
+            transport=client.answer.transport,
+            resent=client.answer.rtx_ssrc if self.settings.nack else None,
+            kept=self.settings.verified_first if viewer % self.settings.verified_viewers else EVER,
+        )
 
     # --- what comes in -------------------------------------------------------------------------------------------
 
@@ -201,30 +202,26 @@ class Crowd:
             self._take(batch)
 
     def _take(self, batch: Batch) -> None:
-        viewer = batch.viewer
-        is_rtp = (
-            (batch.size >= _RTP_HEADER)
-            & (batch.flags >> 6 == 2)
-            & ((batch.kind < _FIRST_RTCP) | (batch.kind > _LAST_RTCP))
-        )
-        for row in np.flatnonzero(~is_rtp):
-            self._take_other(int(viewer[row]), batch.data(int(row)), float(batch.arrival[row]))
-        self.tally.datagrams += int(is_rtp.sum())
+        viewer, rtp = batch.viewer, batch.rtp
+        for row in np.flatnonzero(~rtp).tolist():
+            self._take_other(int(viewer[row]), batch.data(row), float(batch.arrival[row]))
+        self.tally.datagrams += int(rtp.sum())
         if self.settings.loss:
-            kept = is_rtp & (self._chance.random(len(viewer)) >= self.settings.loss)
-            self.tally.dropped += int((is_rtp & ~kept).sum())
-            is_rtp = kept
-        media = is_rtp & (batch.ssrc == self._media[viewer])
-        resent = is_rtp & (batch.ssrc == self._rtx[viewer])
-        self._verify(batch, np.flatnonzero(media & (self._unverified[viewer] > 0)))
+            kept = rtp & (self._chance.random(len(viewer)) >= self.settings.loss)
+            self.tally.dropped += int((rtp & ~kept).sum())
+            rtp = kept
+        media = rtp & (batch.ssrc == self._media[viewer])
+        resent = rtp & (batch.ssrc == self._rtx[viewer])
+        self._verify(batch, np.flatnonzero(media & (batch.place >= 0)))
         self._take_resent(batch, np.flatnonzero(resent))
-        self._take_numbers(batch, np.flatnonzero(media | resent))
+        numbered = (media | resent) & (batch.number >= 0)
+        self._arrivals.note(viewer[numbered], batch.number[numbered], batch.arrival[numbered])
         disorders = self.counters.take(
             Packets(
                 viewer=viewer[media],
                 sequence=batch.sequence[media],
                 timestamp=batch.timestamp[media],
-                marker=batch.kind[media] >= 0x80,
+                marker=batch.marker[media],
                 size=batch.size[media],
                 arrival=batch.arrival[media],
             )
@@ -244,15 +241,13 @@ class Crowd:
     def _forget_ended(self, viewer: int) -> None:
         if self.clients[viewer].ended is not None:
             self._inbox.remove(viewer)
+            self._arrivals.remove(viewer)
             self._check_due[viewer] = self._report_due[viewer] = np.inf
 
     def _verify(self, batch: Batch, rows: Integers) -> None:
         for row in rows.tolist():
-            viewer = int(batch.viewer[row])
-            if self._unverified[viewer] > 0:
-                self._unverified[viewer] -= 1
-                self.tally.verified += 1
-                self.clients[viewer].unprotect(batch.data(row))
+            self.tally.verified += 1
+            self.clients[int(batch.viewer[row])].unprotect(batch.data(row))
 
     def _take_resent(self, batch: Batch, rows: Integers) -> None:
         self.tally.retransmissions += len(rows)
@@ -264,24 +259,6 @@ class Crowd:
                 start = _RTP_HEADER + (4 + 4 * int.from_bytes(packet[14:16], "big") if packet[0] & 0x10 else 0)
                 wanted.resent(int.from_bytes(packet[start : start + 2], "big"))
 
-    def _take_numbers(self, batch: Batch, rows: Integers) -> None:
-        """Note the transport-wide numbers of packets, which stand at the same place in all of a viewer's."""
-        if not self._arrivals or not len(rows):
-            return
-        starts = np.flatnonzero(np.diff(batch.viewer[rows], prepend=-1))
-        for viewer, row in zip(batch.viewer[rows[starts]].tolist(), rows[starts].tolist(), strict=True):
-            extension = self.clients[viewer].answer.transport
-            if not self._number_at[viewer] and extension is not None:
-                self._number_at[viewer] = number_at(batch.data(row), extension)
-        at = self._number_at[batch.viewer[rows]]
-        known = (at > 0) & (at + 2 <= batch.size[rows])
-        rows, at = rows[known], at[known]
-        numbers, ticks = batch.halves(rows, at).tolist(), ticks_of(batch.arrival[rows]).tolist()
-        starts = np.flatnonzero(np.diff(batch.viewer[rows], prepend=-1))
-        viewers, ends = batch.viewer[rows[starts]].tolist(), [*starts[1:].tolist(), len(rows)]
-        for viewer, start, end in zip(viewers, starts.tolist(), ends, strict=True):
-            self._arrivals[viewer].add(numbers[start:end], ticks[start:end])
-
     def _want(self, disorder: Disorder) -> None:
         wanted = self._wanted.get(disorder.viewer)
         if wanted is not None:
@@ -290,27 +267,28 @@ class Crowd:
     # --- what goes out -------------------------------------------------------------------------------------------
 
     def _speak(self, now: float) -> None:
+        """Write everything, then send it in one go: each datagram that finds the server asleep costs a wakeup."""
+        datagrams: list[tuple[Client, bytes]] = []
         for viewer in np.flatnonzero(self._check_due <= now).tolist():
             self._check_due[viewer] = now + self.settings.check_interval * self._random.uniform(0.9, 1.1)
-            self.clients[viewer].check(now)
+            datagrams.append((self.clients[viewer], self.clients[viewer].check(now)))
             self._forget_ended(viewer)
-        said: dict[int, bytes] = {}
+        packets: dict[int, bytes] = {}
         for viewer in np.flatnonzero(self._report_due <= now).tolist():
             self._report_due[viewer] = now + self.settings.report_interval * self._random.uniform(0.9, 1.1)
-            said[viewer] = self._report(viewer, self.clients[viewer], now)
-        if now - self._feedback_at >= self.settings.feedback_interval:
-            self._feedback_at = now
-            media = self._media.tolist()
-            for viewer, arrivals in self._arrivals.items():
-                packet = arrivals.tell(media[viewer])
-                if packet is not None and self.clients[viewer].ended is None:
-                    said[viewer] = said.get(viewer, b"") + packet
-        for viewer, packet in said.items():
-            self.clients[viewer].send_rtcp(packet)
+            packets[viewer] = self._report(viewer, self.clients[viewer], now)
         for viewer, wanted in self._wanted.items():
             numbers = wanted.due(now)
             if numbers and self.clients[viewer].ended is None:
-                self.clients[viewer].send_rtcp(feedback.nack(int(self._media[viewer]), numbers))
+                packets[viewer] = packets.get(viewer, b"") + feedback.nack(int(self._media[viewer]), numbers)
+        if now - self._feedback_at >= self.settings.feedback_interval:
+            self._feedback_at = now
+            self._arrivals.tell(packets)
+        datagrams += (
+            (self.clients[viewer], self.clients[viewer].protect_rtcp(packet)) for viewer, packet in packets.items()
+        )
+        for client, datagram in datagrams:
+            client.send(datagram)
 
     def _report(self, viewer: int, client: Client, now: float) -> bytes:
         counters, ssrc = self.counters, client.answer.ssrc
