@@ -29,6 +29,7 @@ NAMES = (
     "joins",
     "ladder",
     "link",
+    "load",
     "scale",
     "sending",
     "start",

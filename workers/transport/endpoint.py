@@ -17,8 +17,9 @@ from workers.transport import addresses
 from workers.transport.addresses import Candidate
 from workers.transport.aiortc_compat import Certificate
 from workers.transport.dtls import SrtpKeys
-from workers.transport.mux import Mux, Statistics, TransportSettings
+from workers.transport.mux import Mux, TransportSettings
 from workers.transport.peer import PeerTransport
+from workers.transport.statistics import Statistics
 from workers.transport.tcp import TcpFlow
 
 _logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from workers.transport.dtls import SrtpKeys
 from workers.transport.path import Address, Path
 from workers.transport.peer import PeerTransport
 from workers.transport.receive import default_receiver
+from workers.transport.statistics import Statistics
 from workers.transport.tcp import TcpFlow
 
 _logger = logging.getLogger(__name__)
@@ -65,33 +66,6 @@ class TransportSettings:
     """TCP connections without an authentic check; one more hangs up the oldest of them."""
     tcp_write_buffer: int = 512 << 10
     """What a slow TCP viewer may have waiting; datagrams beyond that are dropped."""
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Counters since the start."""
-
-    datagrams: int = 0
-    """Everything that came in."""
-    checks: int = 0
-    """Authentic STUN checks."""
-    strangers: int = 0
-    """From addresses without an authentic check, or STUN for nobody here."""
-    bad_auth: int = 0
-    """STUN with a ufrag of ours and a wrong MESSAGE-INTEGRITY."""
-    malformed: int = 0
-    """Empty, too large, or not what its first byte promises."""
-    replayed: int = 0
-    """Authentic checks that were seen before, from a new address."""
-    takeovers: int = 0
-    """Checks from an address that belongs to another peer."""
-    dtls_dropped: int = 0
-    """Datagrams from viewers without a DTLS record that may pass, or too many with one."""
-    media_dropped: int = 0
-    """RTP from viewers, or RTCP before there are keys."""
-    sends_dropped: int = 0
-    tcp_refused: int = 0
-    """TCP connections that were hung up because of their number or their silence."""
 
 
 class Mux:

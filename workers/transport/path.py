@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from workers.transport.mux import Statistics
-    from workers.transport.tcp import TcpFlow
+from workers.transport.statistics import Statistics
 
 Buffer = bytes | bytearray | memoryview
 Address = tuple[str, int] | tuple[str, int, int, int] | tuple[str, int, str]
@@ -49,24 +47,6 @@ class UdpPath:
             self._statistics.sends_dropped += 1
             return False
         return True
-
-    def is_same(self, other: Path | None) -> bool:
-        return other is not None and self.address == other.address and self.socket is other.socket
-
-
-class TcpPath:
-    """A path over a TCP connection that the viewer opened."""
-
-    __slots__ = ("_flow", "address", "socket")
-    is_tcp = True
-
-    def __init__(self, flow: TcpFlow) -> None:
-        self._flow = flow
-        self.socket = flow.socket
-        self.address = flow.address
-
-    def send(self, data: Buffer) -> bool:
-        return self._flow.send(data)
 
     def is_same(self, other: Path | None) -> bool:
         return other is not None and self.address == other.address and self.socket is other.socket

@@ -6,10 +6,28 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from workers.transport.path import Address, Buffer, TcpPath
+from workers.transport.path import Address, Buffer, Path
 
 if TYPE_CHECKING:
     from workers.transport.mux import Mux
+
+
+class TcpPath:
+    """A path over a TCP connection that the viewer opened."""
+
+    __slots__ = ("_flow", "address", "socket")
+    is_tcp = True
+
+    def __init__(self, flow: TcpFlow) -> None:
+        self._flow = flow
+        self.socket = flow.socket
+        self.address = flow.address
+
+    def send(self, data: Buffer) -> bool:
+        return self._flow.send(data)
+
+    def is_same(self, other: Path | None) -> bool:
+        return other is not None and self.address == other.address and self.socket is other.socket
 
 
 class TcpFlow(asyncio.Protocol):
