@@ -118,16 +118,17 @@ static void read_some(void) {
     };
     bc_line lines[LINES];
     for (uint32_t line = 0; line < LINES; line++) {
-        lines[line] = (bc_line){draw(4) ? (int32_t)line : -1, draw(16), draw(3), 0, draw(2) ? draw(9) : UINT64_MAX};
+        lines[line] = (bc_line){draw(4) ? (int32_t)line : -1, draw(15), draw(3), draw(3), draw(2) ? draw(9) : UINT64_MAX};
         waiting[line] = lines[line].socket < 0 ? 0 : draw(40);
     }
+    double until = draw(3) ? 2000.0 : draw(1000);
     datagrams = 0;
     lied = 0;
     shredded = !draw(8);
     for (uint32_t at = 0; at < LINES;) {
         uint32_t from = at;
         rows.rows = rows.used = 0;
-        at = bc_read(reader, lines, LINES, at, 5.0, 1.0, &rows);
+        at = bc_read(reader, lines, LINES, at, 5.0, until, 1.0, &rows);
         REQUIRE(rows.rows <= room && rows.used <= space);
         REQUIRE(at == LINES || rows.rows || rows.used);
         for (uint32_t row = 0; row < rows.rows; row++) {
@@ -139,6 +140,8 @@ static void read_some(void) {
         }
         all += rows.rows;
     }
+    for (uint32_t line = 0; line < LINES; line++)
+        REQUIRE(!waiting[line] || until < 2000.0);
     REQUIRE(lied || all == datagrams);
     free(rows.viewer), free(rows.size), free(rows.sequence), free(rows.timestamp), free(rows.ssrc), free(rows.number);
     free(rows.place), free(rows.arrival), free(rows.rtp), free(rows.marker), free(rows.memory);
@@ -170,7 +173,7 @@ static void tell_some(void) {
     uint32_t rows = 0, groups = 1 + draw(LINES), wild = draw(3);
     for (uint32_t group = 0; group < groups; group++) {
         uint32_t until = rows + 1 + draw((ARRIVALS - rows) / LINES);
-        tellers[group] = (bc_teller){(int64_t)draw(70000) - 1, draw(9) ? &noise : NULL, draw(99), 7, draw(256), 0};
+        tellers[group] = (bc_teller){(int64_t)draw(70000) - 1, draw(9) ? &noise : NULL, draw(99), 7, draw(256)};
         who[group] = group;
         starts[group] = rows;
         before[group] = left[group] = !draw(6);

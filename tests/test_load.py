@@ -25,6 +25,12 @@ from workers.load.report import table
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
+WITHOUT_KERNEL = (
+    "-c",
+    "import sys; sys.modules['workers.load._kernel'] = None; from workers.load.__main__ import main; sys.exit(main())",
+)
+"""As where it was not built: the import fails."""
+
 SPREAD = {"min", "p1", "p50", "p99", "max"}
 
 
@@ -39,9 +45,11 @@ class Run:
         return json.loads(self.out)
 
 
-async def start(url: str, *arguments: str) -> asyncio.subprocess.Process:
+async def start(
+    url: str, *arguments: str, module: tuple[str, ...] = ("-m", "broadcaster", "load")
+) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "broadcaster", "load", url, *arguments),
+        *(sys.executable, *module, url, *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ,
@@ -138,10 +146,10 @@ async def test_twenty_viewers_play(beamcast: Topology) -> None:
     await nobody_is_left(beamcast)
 
 
-async def test_the_worker_hears_what_a_browser_would_say(beamcast: Topology) -> None:
-    process = await start(
-        beamcast.url, "--viewers", "3", "--duration", "4", "--loss", "0.2", "--nack", "--no-gro", "--json", "-"
-    )
+@pytest.mark.parametrize("module", [("-m", "broadcaster", "load"), WITHOUT_KERNEL], ids=["native", "python"])
+async def test_the_worker_hears_what_a_browser_would_say(beamcast: Topology, module: tuple[str, ...]) -> None:
+    options = ("--viewers", "3", "--duration", "4", "--loss", "0.2", "--nack", "--no-gro", "--json", "-")
+    process = await start(beamcast.url, *options, module=module)
     heard: list[Any] = []
     async with asyncio.timeout(15):
         while len(heard) < 3:

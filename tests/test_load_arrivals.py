@@ -16,9 +16,9 @@ from pylibsrtp import Policy, Session
 
 from tests.sanitized import assert_nothing_found
 from workers.forward import rtcp
-from workers.forward.rtcp import Arrival
+from workers.forward.rtcp import Arrival, ReportBlock
 from workers.load.arrivals import Arrivals, PlainTeller, tell, tell_natively, ticks_of
-from workers.load.feedback import receiver_report
+from workers.load.feedback import nack, receiver_report
 from workers.load.inbox import ffi
 
 SSRC = 0xCAFE
@@ -37,6 +37,10 @@ class Server:
         self.context = self._tx._srtp[0]
         self.answer = self
         self.ssrc = SSRC
+
+    def protect(self, packet: bytes) -> bytes:
+        """As a client does, which raises where the packet is too long."""
+        return self._tx.protect_rtcp(packet)
 
     def heard(self) -> list[bytes]:
         packets = []
@@ -67,11 +71,10 @@ class Viewers:
 
     def tell(self, **reports: bytes) -> list[list[Arrival]]:
         """What the servers hear, of reports and feedback that are still to be sent as well."""
-        left = {int(viewer[1:]): report for viewer, report in reports.items()}
-        self.arrivals.tell(left)
-        self.left = dict(left)
+        self.left = self.arrivals.tell({int(viewer[1:]): report for viewer, report in reports.items()})
         heard = [server.heard() for server in self.servers]
-        for viewer, packet in left.items():
+        for viewer, packet in self.left:
+            self.servers[viewer].protect(packet)
             heard[viewer].append(packet)
         return [[one for packet in packets for one in rtcp.parse(packet).arrivals] for packets in heard]
 
@@ -112,8 +115,29 @@ def test_feedback_leaves_in_one_packet_with_a_report(viewers: Viewers) -> None:
     report = receiver_report(None)
     viewers.note((0, 1, 1.0), (1, 1, 1.0))
     assert viewers.tell(v1=report, v2=report) == [[(1, 4000)], [(1, 4000)], []]
-    assert viewers.left[1].startswith(report)
-    assert viewers.left[2] == report
+    left = dict(viewers.left)
+    assert left[1].startswith(report)
+    assert left[2] == report
+
+
+@pytest.mark.parametrize("step", [1, 2, 13])
+@pytest.mark.parametrize("pause", [0.001, 0.1])
+def test_much_is_told_in_several_packets_that_fit_with_a_report(viewers: Viewers, step: int, pause: float) -> None:
+    report = receiver_report(ReportBlock(SSRC, 0, 0, 0, 0, 0, 0)) + nack(SSRC, range(0, 1000, 17))
+    for reports in ({}, {"v1": report}):
+        came = [(1, number, 9.0 + number * pause) for number in range(0, 1000 * step, step)]
+        viewers.note((0, 5, 1.0), *came)
+        _, told, _ = viewers.tell(**reports)
+        assert [one.sequence for one in told if one.ticks is not None] == [number for _, number, _ in came]
+        assert max((len(packet) for _, packet in viewers.left), default=0) <= 1400
+        viewers.arrivals.remove(1)
+        viewers.arrivals.add(1, viewers.servers[1])  # type: ignore[arg-type]
+
+
+def test_disorder_at_first_and_order_behind_it_are_told_in_their_order(viewers: Viewers) -> None:
+    viewers.note((1, 2, 1.0), (1, 1, 1.0), (1, 0, 1.0), *((1, number, 1.0) for number in range(3, 400)))
+    _, told, _ = viewers.tell()
+    assert [one.sequence for one in told] == list(range(2, 400))
 
 
 def test_nothing_is_told_of_a_viewer_that_is_gone(viewers: Viewers) -> None:
@@ -128,7 +152,7 @@ def test_a_server_that_is_gone_harms_nobody() -> None:
     viewers = Viewers(native=True)
     viewers.servers[0].close()
     viewers.note((0, 1, 1.0), (1, 1, 1.0))
-    viewers.arrivals.tell({})
+    assert viewers.arrivals.tell({}) == []
     assert [len(server.heard()) for server in viewers.servers[1:]] == [1, 0]
     for server in viewers.servers:
         server.close()
@@ -195,13 +219,15 @@ def test_the_kernel_writes_what_python_does_or_leaves_it_to_python(
         number, now = int(numbers[-1]), int(ticks[-1])
 
 
-def test_protection_is_the_senders(viewers: Viewers) -> None:
+def test_feedback_is_protected_with_the_viewers_key() -> None:
+    viewers = Viewers(native=True)
     viewers.servers[0]._rx = Session(Policy(key=KEY[::-1], ssrc_type=Policy.SSRC_ANY_INBOUND, srtp_profile=PROFILE))
     viewers.note((0, 1, 1.0))
-    viewers.arrivals.tell(left := {})
-    if not left:
-        with pytest.raises(pylibsrtp.Error):
-            viewers.servers[0].heard()
+    assert viewers.arrivals.tell({}) == []
+    with pytest.raises(pylibsrtp.Error):
+        viewers.servers[0].heard()
+    for server in viewers.servers:
+        server.close()
 
 
 def test_times_are_told_in_quarters_of_a_millisecond() -> None:

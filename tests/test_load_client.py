@@ -172,6 +172,23 @@ def test_a_server_on_loopback_sends_nobody_elsewhere() -> None:
         parse_answer(answer(TCP), loopback=False)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ("a=extmap:3 ", "a=extmap:15 ", "a=extmap:15, which cannot be"),
+        ("a=ssrc:77", "a=ssrc:9999999977", "a=ssrc:9999999977, which cannot be"),
+        ("a=ssrc:", "a=ssrc:999999999", "lacks a=ssrc"),
+        ("40001", "70001", "no media over UDP"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(before: str, after: str, reason: str) -> None:
+    text = answer(THERE)
+    changed = text.replace(before, after)
+    assert changed != text
+    with pytest.raises(LoadError, match=reason):
+        parse_answer(changed, loopback=False)
+
+
 def test_an_answer_without_its_parts_is_named() -> None:
     with pytest.raises(LoadError, match="lacks a=ice-pwd"):
         parse_answer(answer(HERE).replace("a=ice-pwd", "a=pwd"), loopback=True)

@@ -19,7 +19,7 @@ UDP_SEGMENT = 103
 BATCH = 16
 """What the kernel takes at a time."""
 
-EXTENSION, RESENT = 3, 0xFEED
+EXTENSION, MEDIA, RESENT = 3, 0xDEADBEEF, 0xFEED
 WAYS = [{"joined": joined, "native": native} for native in (True, False) for joined in (True, False)]
 
 
@@ -30,7 +30,7 @@ class Line:
         self.inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.inner.bind(("127.0.0.1", 0))
         inbox.prepare(self.inner)
-        inbox.add(viewer, self.inner, transport=EXTENSION, resent=RESENT, kept=kept)
+        inbox.add(viewer, self.inner, transport=EXTENSION, media=MEDIA, kept=kept, resent=RESENT)
         self.outer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.outer.connect(self.inner.getsockname())
 
@@ -60,7 +60,7 @@ def lines(inbox: Inbox) -> Iterator[list[Line]]:
 
 
 def packet(sequence: int, size: int = 100) -> bytes:
-    head = struct.pack("!BBHII", 0x80, 0x60 | (sequence % 2) << 7, sequence, sequence * 3000, 0xDEADBEEF)
+    head = struct.pack("!BBHII", 0x80, 0x60 | (sequence % 2) << 7, sequence, sequence * 3000, MEDIA)
     return head + bytes([sequence % 251]) * (size - 12)
 
 
@@ -117,7 +117,7 @@ def test_headers_are_read(inbox: Inbox, lines: list[Line]) -> None:
     assert batch.number.tolist() == [-1, -1]
     assert batch.sequence.tolist() == [65_535, 2]
     assert batch.timestamp.tolist() == [65_535 * 3000, 6000]
-    assert batch.ssrc.tolist() == [0xDEADBEEF] * 2
+    assert batch.ssrc.tolist() == [MEDIA] * 2
     assert batch.size.tolist() == [100, 100]
 
 
@@ -140,13 +140,46 @@ def test_only_so_many_packets_are_kept_and_all_that_are_resent_or_no_rtp(inbox: 
     line = Line(inbox, 2, kept=2)
     resent = struct.pack("!BBHII", 0x80, 0x61, 7, 0, RESENT) + b"again"
     said = b"\x80\xc8\x00\x06" + bytes(24)
-    line.send(packet(1), said, packet(2), packet(3), resent, packet(4), said)
+    other = packet(9)[:11] + b"?" + packet(9)[12:]
+    line.send(other, packet(1), said, packet(2), packet(3), resent, packet(4), said)
     (batch,) = inbox.batches()
-    assert batch.viewer.tolist() == [2] * 7
-    assert batch.rtp.tolist() == [True, False, True, True, True, True, False]
-    kept = [batch.data(row) if batch.place[row] >= 0 else None for row in range(7)]
-    assert kept == [packet(1), said, packet(2), None, resent, None, said]
+    assert batch.viewer.tolist() == [2] * 8
+    assert batch.rtp.tolist() == [True, True, False, True, True, True, True, False]
+    kept = [batch.data(row) if batch.place[row] >= 0 else None for row in range(8)]
+    assert kept == [None, packet(1), said, packet(2), None, resent, None, said]
     line.close()
+
+
+def test_what_arrives_while_it_is_read_waits_for_the_next_round(
+    inbox: Inbox, lines: list[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that never stops must not keep the others waiting."""
+    monkeypatch.setattr(inbox_module, "_GRACE", -1.0)
+    packets = [packet(number) for number in range(3 * BATCH)]
+    lines[0].send(*packets)
+    lines[2].send(packet(1))
+    read_first = read(inbox)
+    assert (2, packet(1)) in read_first
+    assert 2 <= len(read_first) <= BATCH + 1
+    everything = read_first
+    while more := read(inbox):
+        everything += more
+    assert [data for viewer, data in everything if viewer == 0] == packets
+
+
+def test_a_viewer_that_is_removed_meanwhile_is_read_no_more(
+    inbox: Inbox, lines: list[Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines[0].send(*(packet(number, 2000) for number in range(400)))
+    lines[1].send(packet(1))
+    if inbox._native is None:
+        monkeypatch.setattr(inbox_module, "_SPACE", 65_536)
+    else:
+        inbox._native._rows.space = 1 << 20 if inbox._joined else 65_536
+    batches = inbox.batches()
+    assert set(next(batches).viewer.tolist()) == {0}
+    inbox.remove(1)
+    assert all(set(batch.viewer.tolist()) <= {0} for batch in batches)
 
 
 def extended(elements: bytes, profile: int = 0xBEDE, sources: int = 0) -> bytes:
@@ -183,19 +216,25 @@ def rows(batches: Iterator[Batch]) -> list[tuple[object, ...]]:
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2), HOSTILE), max_size=40), st.integers(0, 5))
-def test_the_kernel_reads_as_python_does(datagrams: list[tuple[int, bytes]], kept: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 0, 1, 20, 30]), HOSTILE), max_size=40),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_the_kernel_reads_as_python_does(datagrams: list[tuple[int, int, bytes]], kept: int, joined: bool) -> None:
+    """What is sent as one is cut into pieces of so many octets; 0: it is sent by itself."""
     read = []
     for native in (True, False):
-        inbox = Inbox(3, native=native)
+        inbox = Inbox(3, joined=joined, native=native)
         lines = [Line(inbox, viewer, kept) for viewer in range(3)]
-        for viewer, data in datagrams:
-            lines[viewer].send(data)
+        for viewer, piece, data in datagrams:
+            pieces = [data[at : at + piece] for at in range(0, len(data), piece)] if piece else [data]
+            (lines[viewer].send_as_one if len(pieces) > 1 else lines[viewer].send)(*pieces)
         read.append(rows(inbox.batches()))
         for line in lines:
             line.close()
     assert read[0] == read[1]
-    assert len(read[0]) == sum(bool(data) for _, data in datagrams)
+    assert len(read[0]) == sum(-(-len(data) // piece) if piece else bool(data) for _, piece, data in datagrams)
 
 
 @given(HOSTILE)

@@ -64,7 +64,9 @@ def _protect_through_session(session: Session, packet: Any, length: Any) -> int:
     return 0
 
 
-DIRECT: bool = {ffi.typeof(one).cname for one in (lib.srtp_protect, lib.srtp_unprotect_rtcp)} == {_SIGNATURE}
+DIRECT: bool = {
+    ffi.typeof(one).cname for one in (lib.srtp_protect, lib.srtp_protect_rtcp, lib.srtp_unprotect_rtcp)
+} == {_SIGNATURE}
 """Whether libsrtp's functions have the shape of version 2, which packets are handed to without a detour."""
 
 protect: Protect = lib.srtp_protect if DIRECT else _protect_through_session

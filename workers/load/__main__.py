@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -88,6 +90,7 @@ async def load(options: argparse.Namespace, shutdown: Shutdown) -> None:
             f"{host} is not this machine's loopback, and a load on other people's servers is an attack; "
             "if it is yours, add --i-own-this-server"
         )
+    _allow_sockets()
     settings = CrowdSettings(
         viewers=options.viewers,
         ramp=options.ramp,
@@ -104,6 +107,13 @@ async def load(options: argparse.Namespace, shutdown: Shutdown) -> None:
     await asyncio.to_thread(_print, figures, options.json)
     if figures["problems"]:
         raise LoadError("; ".join(figures["problems"]))
+
+
+def _allow_sockets() -> None:
+    """Each viewer has a socket, and a process starts with fewer than it may have: 1024 usually."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # what has no limit here may have another one elsewhere
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _measure(crowd: Crowd, duration: float, shutdown: Shutdown) -> Cost:

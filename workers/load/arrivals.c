@@ -1,6 +1,7 @@
 /* Telling for many viewers: feedback written, protected and sent without Python.
 
-   arrivals.py writes the same octets, and also what is left out here. */
+   arrivals.py writes the same octets, and also what is left out here: where packets came in disorder, and what is sent
+   together with a report. */
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -117,6 +118,7 @@ void bc_tell(void *protect, bc_teller *tellers, const int64_t *who, const int64_
     for (uint32_t group = 0; group < groups; group++) {
         _Alignas(8) uint8_t packet[ROOM + TRAILER];
         bc_teller *teller = &tellers[who[group]];
+        left[group] |= group && who[group] == who[group - 1] && left[group - 1];
         if (left[group] || teller->srtp == NULL)
             continue;
         uint32_t count = (uint32_t)(starts[group + 1] - starts[group]);

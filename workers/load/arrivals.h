@@ -7,7 +7,6 @@ typedef struct {
     uint32_t ssrc;          /* of the media */
     int32_t socket;
     uint32_t count;         /* of feedback packets, modulo 256 */
-    uint32_t unused;
 } bc_teller;
 
 /* Write the feedback on `count` packets, of which `numbers` have the lower 16 bits and `ticks` the time, in units of
@@ -16,7 +15,8 @@ typedef struct {
 uint32_t bc_feedback(bc_teller *teller, const int64_t *numbers, const int64_t *ticks, uint32_t count, uint8_t *packet,
                      uint32_t room);
 
-/* Tell of many viewers: the packets from starts[n] to starts[n + 1] came to viewer who[n]. `protect` is libsrtp 2's
-   srtp_protect_rtcp. Left out are those of which left[n] is not 0; it is set for those that bc_feedback does not do. */
+/* Tell of many viewers: the packets from starts[n] to starts[n + 1] came to viewer who[n]; what came to one viewer stands
+   together, and may be told in parts. `protect` is libsrtp 2's srtp_protect_rtcp. Left out are those of which left[n] is
+   not 0; it is set for those that bc_feedback does not do, and for the same viewer's behind them. */
 void bc_tell(void *protect, bc_teller *tellers, const int64_t *who, const int64_t *starts, uint32_t groups,
              const int64_t *numbers, const int64_t *ticks, uint8_t *left);

@@ -2,7 +2,7 @@
 
 Transport-wide feedback as of draft-holmer-rmcat-transport-wide-cc-extensions-01, section 3.1. The kernel of this folder
 (arrivals.c) writes, protects and sends it for all viewers in one call; what it leaves out, where packets came in
-disorder, is done here, and everything where it could not be built.
+disorder or a report leaves with it, is done here, and everything where it could not be built.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ _PADDING = (b"", b"\x01", b"\x00\x02", b"\x00\x00\x03")
 _MOST = 0xFFFF
 _PACKET = 1400
 """Octets of what the kernel writes at most."""
+_TOLD = 150
+"""Packets that one feedback tells of at most, so that it fits with a report: each takes 6 octets, when none is next to
+another and each comes late."""
 
 
 class Teller(Protocol):
@@ -88,16 +91,17 @@ class Arrivals:
         """Packets with these transport-wide numbers came to these viewers (monotonic seconds), in this order."""
         self._noted.append((viewer, numbers, ticks_of(arrival)))
 
-    def tell(self, reports: dict[int, bytes]) -> None:
-        """Send the feedback on all of that. What of it the kernel does not send, and that of viewers with a packet in
-        `reports`, is put behind theirs there, for whoever sends those."""
+    def tell(self, reports: dict[int, bytes]) -> list[tuple[int, bytes]]:
+        """Send the feedback on all of that, but for what the kernel leaves out and that of viewers with a report: the
+        packets that are still to be sent, with all reports in front.
+        """
         if not self._noted:
-            return
+            return list(reports.items())
         viewer, numbers, ticks = (np.concatenate(column) for column in zip(*self._noted, strict=True))
         self._noted = []
         order = np.argsort(viewer, kind="stable")
         viewer, numbers, ticks = viewer[order], numbers[order], ticks[order]
-        starts = np.flatnonzero(np.diff(viewer, prepend=-1, append=-1))
+        starts = _starts(viewer)
         who = viewer[starts[:-1]]
         left = np.full(len(who), not self._native)
         if self._native:
@@ -108,13 +112,16 @@ class Arrivals:
                 *(self._protect, self._tellers, _numbers(who), _numbers(starts), len(who)),
                 *(_numbers(numbers), _numbers(ticks), ffi.from_buffer("uint8_t[]", left)),
             )
+        packets: list[tuple[int, bytes]] = []
+        reports = dict(reports)
         for group in np.flatnonzero(left).tolist():
             one = int(who[group])
             if one in self._clients:
                 rows = slice(int(starts[group]), int(starts[group + 1]))
                 packet = self._tell(one, numbers[rows], ticks[rows])
                 if packet is not None:
-                    reports[one] = reports.get(one, b"") + packet
+                    packets.append((one, reports.pop(one, b"") + packet))
+        return [*reports.items(), *packets]
 
     def _tell(self, viewer: int, numbers: Integers, ticks: Integers) -> bytes | None:
         teller = self._tellers + viewer if self._native else self._tellers[viewer]
@@ -122,8 +129,15 @@ class Arrivals:
         return packet or tell(teller, numbers, ticks)
 
 
+def _starts(viewer: Integers) -> Integers:
+    """Where another viewer's packets begin, or enough of one's have been; and the end."""
+    starts = np.flatnonzero(np.diff(viewer, prepend=-1))
+    within = np.arange(len(viewer)) - np.repeat(starts, np.diff(starts, append=len(viewer)))
+    return np.append(np.flatnonzero(within % _TOLD == 0), len(viewer))
+
+
 def _numbers(array: Integers) -> Any:
-    return ffi.from_buffer("int64_t[]", array)
+    return ffi.from_buffer("int64_t[]", np.ascontiguousarray(array, np.int64))
 
 
 def tell(teller: Teller, numbers: Integers, ticks: Integers) -> bytes | None:

@@ -18,7 +18,7 @@ from workers.load.arrivals import Arrivals
 from workers.load.client import Client, Credentials, Identity
 from workers.load.counters import Counters, Disorder, Integers, Packets
 from workers.load.inbox import EVER, Batch, Inbox, overflowed
-from workers.load.session import Whep, offer
+from workers.load.session import Answer, Whep, offer
 
 _RTP_HEADER = 12
 
@@ -43,7 +43,7 @@ class CrowdSettings:
     feedback_interval: float = 0.06
     """Seconds between transport-wide feedback, but a tick at least; Chromium's are 60 to 75 ms apart at 1 Mbit/s."""
     verified_first: int = 10
-    """Packets of each viewer that are decrypted."""
+    """Media packets of each viewer that are decrypted."""
     verified_viewers: int = 100
     """Of every so many viewers one has all packets decrypted."""
 
@@ -160,21 +160,33 @@ class Crowd:
         joined.answered = time.monotonic()
         if session:
             self._sessions.append(session)
+        try:
+            client = self._client(answer, credentials)
+        except OSError as error:
+            joined.problem = f"no UDP socket: {error.strerror}"
+            return
+        try:
+            await client.connect()
+        except LoadError as error:
+            joined.problem = error.detail
+            client.socket.close()
+            return
+        except asyncio.CancelledError:
+            client.socket.close()
+            raise
+        joined.connected = time.monotonic()
+        self._admit(viewer, client, joined.connected)
+
+    def _client(self, answer: Answer, credentials: Credentials) -> Client:
+        """Raises OSError where there is no socket to have."""
         family = socket.AF_INET6 if ":" in answer.address[0] else socket.AF_INET
         udp = socket.socket(family, socket.SOCK_DGRAM)
         try:
             self._inbox.prepare(udp)
-            client = Client(self._identity, answer, credentials.ufrag, udp)
-            await client.connect()
-        except (LoadError, OSError) as error:
-            joined.problem = error.detail if isinstance(error, LoadError) else f"no UDP socket: {error.strerror}"
-            udp.close()
-            return
-        except asyncio.CancelledError:
+            return Client(self._identity, answer, credentials.ufrag, udp)
+        except OSError:
             udp.close()
             raise
-        joined.connected = time.monotonic()
-        self._admit(viewer, client, joined.connected)
 
     def _admit(self, viewer: int, client: Client, now: float) -> None:
         self.clients[viewer] = client
@@ -191,8 +203,9 @@ class Crowd:
             viewer,
             client.socket,
             transport=client.answer.transport,
-            resent=client.answer.rtx_ssrc if self.settings.nack else None,
+            media=client.answer.ssrc,
             kept=self.settings.verified_first if viewer % self.settings.verified_viewers else EVER,
+            resent=client.answer.rtx_ssrc if self.settings.nack else None,
         )
 
     # --- what comes in -------------------------------------------------------------------------------------------
@@ -267,26 +280,25 @@ class Crowd:
     # --- what goes out -------------------------------------------------------------------------------------------
 
     def _speak(self, now: float) -> None:
-        """Write everything, then send it in one go: each datagram that finds the server asleep costs a wakeup."""
+        """Send everything in one go: each datagram that finds the server asleep costs a wakeup."""
         datagrams: list[tuple[Client, bytes]] = []
         for viewer in np.flatnonzero(self._check_due <= now).tolist():
             self._check_due[viewer] = now + self.settings.check_interval * self._random.uniform(0.9, 1.1)
             datagrams.append((self.clients[viewer], self.clients[viewer].check(now)))
             self._forget_ended(viewer)
-        packets: dict[int, bytes] = {}
+        reports: dict[int, bytes] = {}
         for viewer in np.flatnonzero(self._report_due <= now).tolist():
             self._report_due[viewer] = now + self.settings.report_interval * self._random.uniform(0.9, 1.1)
-            packets[viewer] = self._report(viewer, self.clients[viewer], now)
+            reports[viewer] = self._report(viewer, self.clients[viewer], now)
         for viewer, wanted in self._wanted.items():
             numbers = wanted.due(now)
             if numbers and self.clients[viewer].ended is None:
-                packets[viewer] = packets.get(viewer, b"") + feedback.nack(int(self._media[viewer]), numbers)
+                reports[viewer] = reports.get(viewer, b"") + feedback.nack(int(self._media[viewer]), numbers)
+        packets = list(reports.items())
         if now - self._feedback_at >= self.settings.feedback_interval:
             self._feedback_at = now
-            self._arrivals.tell(packets)
-        datagrams += (
-            (self.clients[viewer], self.clients[viewer].protect_rtcp(packet)) for viewer, packet in packets.items()
-        )
+            packets = self._arrivals.tell(reports)
+        datagrams += ((self.clients[viewer], self.clients[viewer].protect_rtcp(packet)) for viewer, packet in packets)
         for client, datagram in datagrams:
             client.send(datagram)
 

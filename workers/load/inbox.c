@@ -18,7 +18,7 @@
 enum {
     BATCH = 16,             /* messages that one call takes from a socket at most */
     WHOLE = 2048, JOINED = 65536,
-    PIECES = 128,           /* datagrams that the kernel leaves together at most (UDP_MAX_SEGMENTS) */
+    PIECES = 128,           /* datagrams that the kernel leaves together at most (UDP_MAX_SEGMENTS); more are none */
     CONTROL = 128,
     APART = 4096 + 64,      /* so that not all messages begin in the same lines of the cache */
     HEADER = 12,
@@ -95,7 +95,7 @@ static void take(bc_line *line, uint32_t viewer, const uint8_t *data, uint32_t s
     rows->timestamp[row] = rtp ? get32(data + 4) : 0;
     rows->ssrc[row] = rtp ? get32(data + 8) : 0;
     rows->number[row] = rtp ? transport_number(data, size, line->transport) : -1;
-    if (rtp && line->kept) {
+    if (rtp && line->kept && rows->ssrc[row] == line->media) {
         line->kept--;
         keep = 1;
     }
@@ -124,16 +124,18 @@ static void look(struct msghdr *header, double ahead, double *arrival, uint32_t 
     }
 }
 
-static void cut(bc_line *line, uint32_t viewer, struct mmsghdr *message, double now, double ahead, bc_rows *rows) {
+/* Returns when the message arrived. */
+static double cut(bc_line *line, uint32_t viewer, struct mmsghdr *message, double now, double ahead, bc_rows *rows) {
     const uint8_t *data = message->msg_hdr.msg_iov->iov_base;
     uint32_t size = message->msg_len, piece = size;
     look(&message->msg_hdr, ahead, &now, &piece);
     for (uint32_t at = 0, pieces = 0; at < size && pieces < PIECES; at += piece, pieces++)
         take(line, viewer, data + at, size - at < piece ? size - at : piece, now, rows);
+    return now;
 }
 
-uint32_t bc_read(bc_reader *reader, bc_line *lines, uint32_t count, uint32_t from, double now, double ahead,
-                 bc_rows *rows) {
+uint32_t bc_read(bc_reader *reader, bc_line *lines, uint32_t count, uint32_t from, double now, double until,
+                 double ahead, bc_rows *rows) {
     for (uint32_t viewer = from; viewer < count;) {
         if (lines[viewer].socket < 0) {
             viewer++;
@@ -145,9 +147,10 @@ uint32_t bc_read(bc_reader *reader, bc_line *lines, uint32_t count, uint32_t fro
             reader->messages[index].msg_hdr.msg_controllen = CONTROL;
         /* Nothing waits, or an ICMP error does: either way there is nothing to take. */
         int taken = recvmmsg(lines[viewer].socket, reader->messages, BATCH, MSG_DONTWAIT, NULL);
+        double arrival = now;
         for (int index = 0; index < taken; index++)
-            cut(&lines[viewer], viewer, &reader->messages[index], now, ahead, rows);
-        if (taken < BATCH)
+            arrival = cut(&lines[viewer], viewer, &reader->messages[index], now, ahead, rows);
+        if (taken < BATCH || arrival > until)
             viewer++;
     }
     return count;

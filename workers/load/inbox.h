@@ -4,10 +4,10 @@
 /* A viewer's socket, and what is wanted of what arrives there. */
 typedef struct {
     int32_t socket;         /* -1: it is not read */
-    uint32_t transport;     /* id of the extension with transport-wide numbers (RFC 8285); 0: none */
+    uint32_t transport;     /* id of the extension with transport-wide numbers (RFC 8285), 1 to 14; 0: none */
+    uint32_t media;         /* the SSRC of which `kept` more packets are kept */
     uint32_t resent;        /* an SSRC of which every packet is kept; 0: none */
-    uint32_t unused;
-    uint64_t kept;          /* how many more RTP packets are kept, whatever their SSRC */
+    uint64_t kept;
 } bc_line;
 
 /* What arrived, a row for each datagram that is not empty, with room for `room` in every column. */
@@ -39,8 +39,9 @@ void bc_reader_close(bc_reader *reader);
 uint32_t bc_least_space(const bc_reader *reader);
 uint32_t bc_least_rows(void);
 
-/* Take what waits in the lines from `from` on, until all `count` are empty or the rows are full. The kernel's clock runs
-   `ahead` seconds before the one that arrivals are told by, on which it is `now`: when those arrived of which the kernel
-   does not say it. Returns where to go on: `count` when nothing waits any more. */
-uint32_t bc_read(bc_reader *reader, bc_line *lines, uint32_t count, uint32_t from, double now, double ahead,
-                 bc_rows *rows);
+/* Take what waits in the lines from `from` on, until all `count` are empty or the rows are full. A line is left as well
+   when something came that arrived after `until`: a server that never stops must not keep the others waiting. The
+   kernel's clock runs `ahead` seconds before the one that arrivals are told by, on which it is `now`: when those arrived
+   of which the kernel does not say it. Returns where to go on: `count` when all lines were read. */
+uint32_t bc_read(bc_reader *reader, bc_line *lines, uint32_t count, uint32_t from, double now, double until,
+                 double ahead, bc_rows *rows);

@@ -8,6 +8,7 @@ read.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import sys
@@ -46,6 +47,9 @@ _CONTROL = 128
 _WHOLE, _JOINED = 2048, 65_536
 _ROOM, _SPACE = 16_384, 4 << 20
 """Rows and octets of a batch; what does not fit is in the next."""
+
+_GRACE = 0.02
+"""Seconds of a round after which what arrives at a viewer waits for the next round, so that each has an end."""
 
 _HEADER = struct.Struct("!BBHII")
 _FIRST_RTCP, _LAST_RTCP = 192, 223  # RFC 5761, section 4
@@ -87,13 +91,14 @@ class _Line:
 
     socket: socket.socket
     transport: int
+    media: int
     resent: int
     kept: int
 
 
 class Inbox:
     """`viewers`: how many there may be. `joined`: take packets that were sent as one in one piece, which costs both
-    sides less. Of RTP only as many packets are kept as `add()` says; of everything else all are.
+    sides less. Of RTP only those packets are kept that `add()` says; of everything else all are.
     """
 
     def __init__(self, viewers: int, *, joined: bool = True, native: bool = lib is not None) -> None:
@@ -115,14 +120,17 @@ class Inbox:
         one: socket.socket,
         *,
         transport: int | None = None,
-        resent: int | None = None,
+        media: int = 0,
         kept: int = 0,
+        resent: int | None = None,
     ) -> None:
         """Read this prepared socket from now on. `transport` is the id of the extension with transport-wide numbers,
-        `kept` how many packets to keep, whatever their SSRC; of the SSRC `resent` all are."""
+        1 to 14. Of the SSRC `media` so many packets are `kept`, of `resent` all.
+        """
         if self._joined:
-            one.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
-        line = self._lines[viewer] = _Line(one, transport or 0, resent or 0, kept)
+            with contextlib.suppress(OSError):  # Linux before 5.0 leaves nothing together
+                one.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
+        line = self._lines[viewer] = _Line(one, transport or 0, media, resent or 0, kept)
         if self._native is not None:
             self._native.add(viewer, line)
 
@@ -131,26 +139,28 @@ class Inbox:
             self._native.remove(viewer)
 
     def batches(self) -> Iterator[Batch]:
-        """Everything that waits in the sockets."""
+        """What waits in the sockets. Viewers may be removed meanwhile."""
         return self._batches() if self._native is None else self._native.batches()
 
     def _batches(self) -> Iterator[Batch]:
-        rows = _Rows()
+        rows, until = _Rows(), time.monotonic() + _GRACE
         for viewer, line in list(self._lines.items()):
-            while (message := self._take(line.socket)) is not None:
+            while self._lines.get(viewer) is line and (message := self._take(line.socket)) is not None:
                 data, arrival, piece = message
                 for start in range(0, len(data), piece):
                     rows.take(viewer, line, data[start : start + piece], arrival)
                 if len(rows.memory) >= _SPACE or len(rows.found) >= _ROOM:
                     yield rows.batch()
                     rows = _Rows()
+                if arrival > until:
+                    break
         if rows.found:
             yield rows.batch()
 
     def _take(self, one: socket.socket) -> tuple[bytes, float, int] | None:
         """A message, when it came, and the octets of each datagram in it."""
         try:
-            size, said, _, _ = one.recvmsg_into([self._buffer], _CONTROL if _LINUX else 0, socket.MSG_DONTWAIT)
+            size, said, _, _ = one.recvmsg_into([self._buffer], _CONTROL if _LINUX else 0)
         except OSError:
             return None  # nothing waits, or an ICMP error does
         now, piece = time.monotonic(), max(1, size)
@@ -177,8 +187,9 @@ class _Rows:
         if rtp:
             _, kind, sequence, timestamp, ssrc = _HEADER.unpack_from(data)
             marker, number = kind >= 0x80, transport_number(data, line.transport)
-            keep = line.kept > 0 or (line.resent > 0 and ssrc == line.resent)
-            line.kept = max(0, line.kept - 1)
+            wanted = line.kept > 0 and ssrc == line.media
+            line.kept -= wanted
+            keep = wanted or (line.resent > 0 and ssrc == line.resent)
         place = len(self.memory) if keep else -1
         self.memory += data if keep else b""
         self.found.append((viewer, len(data), sequence, timestamp, ssrc, number, place, arrival, rtp, marker))
@@ -224,7 +235,7 @@ class _NativeReader:
 
     def add(self, viewer: int, line: _Line) -> None:
         own = self._lines[viewer]
-        own.transport, own.resent, own.kept = line.transport, line.resent, line.kept
+        own.transport, own.media, own.kept, own.resent = line.transport, line.media, line.kept, line.resent
         own.socket = line.socket.fileno()
 
     def remove(self, viewer: int) -> None:
@@ -232,10 +243,11 @@ class _NativeReader:
 
     def batches(self) -> Iterator[Batch]:
         count, rows, at = len(self._lines), self._rows, 0
+        until = time.monotonic() + _GRACE
         while at < count:
             rows.rows = rows.used = 0
             now = time.monotonic()
-            at = lib.bc_read(self._reader, self._lines, count, at, now, time.time() - now, rows)
+            at = lib.bc_read(self._reader, self._lines, count, at, now, until, time.time() - now, rows)
             if rows.rows:
                 yield Batch(
                     **{name: column[: rows.rows] for name, column in self._columns.items()}, _memory=self._memory

@@ -51,6 +51,10 @@ a=fmtp:97 apt=96
 """
 """What Chromium offers, without the codecs and extensions that this server does not answer."""
 
+_LAST_PORT = 65_535
+_IDS = frozenset(map(str, range(1, 15)))
+"""Of extensions whose headers have one octet (RFC 8285 section 4.2)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -91,22 +95,26 @@ def is_loopback(host: str) -> bool:
 
 def parse_answer(sdp: str, *, loopback: bool) -> Answer:
     """Read an answer; `loopback` wants loopback media, else the best address for UDP is taken. Raises LoadError."""
-    candidates = re.findall(r"^a=candidate:\S+ 1 udp (\d+) (\S+) (\d+) typ host", sdp, re.MULTILINE | re.IGNORECASE)
+    candidates = re.findall(
+        r"^a=candidate:\S+ 1 udp (\d{1,10}) (\S+) (\d{1,5}) typ host", sdp, re.MULTILINE | re.IGNORECASE
+    )
     usable = [
-        (int(priority), host, int(port)) for priority, host, port in candidates if _is_literal(host, loopback=loopback)
+        (int(priority), host, int(port))
+        for priority, host, port in candidates
+        if _is_literal(host, loopback=loopback) and int(port) <= _LAST_PORT
     ]
     if not usable:
         where = "on loopback, which a server on loopback must" if loopback else "over UDP"
         raise LoadError(f"the server offers no media {where}; start its workers with --announce ADDRESS")
     _, host, port = max(usable)
-    rtx = re.search(r"^a=ssrc-group:FID \d+ (\d+)", sdp, re.MULTILINE)
+    rtx = re.search(r"^a=ssrc-group:FID \d+ (\d{1,10})\s", sdp, re.MULTILINE)
     return Answer(
         address=(host, port),
         ufrag=_found(r"ice-ufrag:(\S+)", sdp),
         password=_found(r"ice-pwd:(\S+)", sdp),
         fingerprint=_found(r"fingerprint:sha-256 (\S+)", sdp).upper(),
-        ssrc=int(_found(r"ssrc:(\d+) ", sdp)),
-        rtx_ssrc=int(rtx[1]) if rtx else None,
+        ssrc=_ssrc(_found(r"ssrc:(\d{1,10}) ", sdp)),
+        rtx_ssrc=_ssrc(rtx[1]) if rtx else None,
         transport=_transport(sdp),
     )
 
@@ -114,7 +122,17 @@ def parse_answer(sdp: str, *, loopback: bool) -> Answer:
 def _transport(sdp: str) -> int | None:
     extension = re.search(r"^a=extmap:(\d+)\S* \S+-transport-wide-cc-extensions-01\s*$", sdp, re.MULTILINE)
     wanted = re.search(r"^a=rtcp-fb:\S+ transport-cc\s*$", sdp, re.MULTILINE)
-    return int(extension[1]) if extension and wanted else None
+    if not extension or not wanted:
+        return None
+    if extension[1] not in _IDS:
+        raise LoadError(f"the server's answer has a=extmap:{extension[1]}, which cannot be; is that a WHEP endpoint?")
+    return int(extension[1])
+
+
+def _ssrc(number: str) -> int:
+    if int(number) >> 32:
+        raise LoadError(f"the server's answer has a=ssrc:{number}, which cannot be; is that a WHEP endpoint?")
+    return int(number)
 
 
 def _is_literal(host: str, *, loopback: bool) -> bool:
