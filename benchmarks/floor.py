@@ -68,7 +68,7 @@ def paced(frames: Sequence[Sequence[int]], viewers: int, *, fps: float, core: in
     The sockets are like those of `beamcast load`, and read as often. The sender is a thread on `core`.
     """
     shapes = {tuple(sizes) for sizes in frames}
-    inbox = Inbox()
+    inbox = Inbox(viewers)
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
     sender.bind(("127.0.0.1", 0))
