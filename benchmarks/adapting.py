@@ -115,7 +115,7 @@ def _worker() -> int:
         tick(worker, lag)
         tell()
 
-    Worker._tick = told  # type: ignore[method-assign]
+    Worker._tick = told  # type: ignore[method-assign,assignment]
     return main(sys.argv[2:])
 
 

@@ -28,8 +28,7 @@ from benchmarks.playing import Second, Seen, Viewer, fitting, name_of
 from benchmarks.screen import Look, Screen
 from benchmarks.site import Site
 from broadcaster.adaptation.levels import Level
-from broadcaster.bus import Bus
-from broadcaster.bus.bus import BusSettings
+from broadcaster.bus import Bus, BusSettings
 from broadcaster.bus.messages import Event, SessionRecord, decode, key
 from broadcaster.bus.server import Server
 from broadcaster.bus.subscription import Subscription

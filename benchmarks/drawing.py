@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from benchmarks.playing import Seen
 
 SIZE = (8.0, 5.0)
 _COLOURS = ("#1f77b4", "#2ca02c", "#9467bd")
-_SETTINGS = {"svg.hashsalt": "beamcast", "svg.fonttype": "none", "path.simplify": True, "font.size": 8.0}
+_SETTINGS: Any = {"svg.hashsalt": "beamcast", "svg.fonttype": "none", "path.simplify": True, "font.size": 8.0}
 
 
 def draw(seen: Seen, path: Path) -> None:

@@ -160,7 +160,7 @@ async def measure() -> list[dict[str, Any]]:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
                 server.bind(("127.0.0.1", 0))
                 server.setblocking(False)
-                figures = []
+                figures: list[float] = []
                 for kind in (PythonReceiver, PythonReceiver, NativeReceiver):
                     crowd = Crowd(kind, server)
                     run = crowd.in_aiortc if not figures else crowd.in_a_worker

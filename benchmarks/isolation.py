@@ -83,7 +83,8 @@ async def _flood(crowd: Crowd) -> None:
         await asyncio.sleep(0.02)
         newest = int(crowd.counters.highest[0])
         for _ in range(FLOOD // 50):
-            client.send_rtcp(feedback.nack(client.answer.ssrc, range(newest - FLOODED + 1, newest + 1)))
+            numbers = range(newest - FLOODED + 1, newest + 1)
+            client.send(client.protect_rtcp(feedback.nack(client.answer.ssrc, numbers)))
 
 
 @contextlib.asynccontextmanager

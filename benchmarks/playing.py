@@ -230,9 +230,10 @@ def _limit(seen: Seen, at: float, when: float) -> Level | None:
 
 def _until(seen: Seen, viewer: Viewer, at: float, holds: Callable[[Level, float], bool]) -> float | None:
     """Seconds from `at` until `holds(level, when)`, and goes on to for LASTING."""
-    later = {when for when, *_ in (*viewer.changes, *seen.ladders) if when > at}
     turns = []
-    for when in sorted({at, *later}):
+    for when in sorted({at, *(one[0] for one in viewer.changes), *(one[0] for one in seen.ladders)}):
+        if when < at:
+            continue
         level = viewer.level_at(when)
         turns.append((when, level is not None and holds(level, when)))
     for when, good in turns:

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 
 Figures = Mapping[str, Any]
 
-_STYLE = {
+_STYLE: Any = {
     "svg.hashsalt": "beamcast",
     "svg.fonttype": "none",
     "font.size": 9,

@@ -190,7 +190,7 @@ class Stock:
         self._tracks = [EncodedTrack() for _ in range(viewers)]
         self._packet: av.Packet[Any] = av.Packet(bytes(OCTETS * packets))
         self._packet.time_base = Fraction(1, 90_000)
-        self._packet.pts = 0
+        self._packet.pts = self._pts = 0
         self._due = viewers * len(Vp8Encoder().pack(self._packet)[0])
 
     async def open(self) -> None:
@@ -217,7 +217,8 @@ class Stock:
         """Seconds of CPU for each frame."""
         before = time.process_time()
         for _ in range(frames):
-            self._packet.pts += 3000
+            self._pts += 3000
+            self._packet.pts = self._pts
             for track in self._tracks:
                 track.feed(self._packet)
             await self._tally.wait(self._due)
@@ -378,8 +379,8 @@ async def cell(viewers: int, packets: int, sender: socket.socket, address: Any) 
         ratios = old / kernel, old / python, kernel / (bottom + cipher), kernel / (bottom + protection)
         rounds.append((kernel, python, old, bottom, cipher, protection, *ratios))
     await stock.close()
-    names = ("native", "twin", "stock", "floor", "aes", "srtp")
-    names += ("stock_by_native", "stock_by_twin", "native_by_floor", "native_by_floor_and_srtp")
+    costs = ("native", "twin", "stock", "floor", "aes", "srtp")
+    names = (*costs, "stock_by_native", "stock_by_twin", "native_by_floor", "native_by_floor_and_srtp")
     medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
     return {"viewers": viewers, "packets": packets, **dict(zip(names, medians, strict=True))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from benchmarks.adaptation.score import allowed
 from benchmarks.adaptation.session import Session
 
 FOLDER = Path(__file__).parent.parent.parent / "docs" / "adaptation"
-_SETTINGS = {"svg.hashsalt": "beamcast", "svg.fonttype": "none", "path.simplify": True, "font.size": 8.0}
+_SETTINGS: Any = {"svg.hashsalt": "beamcast", "svg.fonttype": "none", "path.simplify": True, "font.size": 8.0}
 _OURS, _OTHERS = "#1f77b4", "#d62728"
 
 

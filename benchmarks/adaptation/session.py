@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
 from operator import itemgetter
+from typing import Any, NamedTuple
 
 from benchmarks.adaptation.control import Control, MakeControl
 from benchmarks.adaptation.link import Link
@@ -38,6 +39,13 @@ FEEDBACK = 3
 """Looks of the player between two transport-wide feedbacks; Chromium sends one every 50 to 100 ms."""
 
 SAMPLE = 0.1
+
+
+class Report(NamedTuple):
+    """Of a viewer: what it believes of the path in bit/s, and in a receiver report what it expected and got so far."""
+
+    remb: float
+    until: tuple[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -94,7 +102,7 @@ class Session:
         self.link = Link(trace.link, seed)
         self._source = Source(seed + 100)
         chance = random.Random(seed + 200)
-        self._events: list[tuple[float, int, str, int, object]] = []
+        self._events: list[tuple[float, int, str, int, Any]] = []
         self._order = count()
         self._neighbours: Neighbours[int] = Neighbours()
         self.viewers = []
@@ -117,7 +125,7 @@ class Session:
             elif kind == "picture":
                 self._picture(now)
             elif kind == "slice":
-                self._slice(now, self.viewers[number], *what)  # type: ignore[misc]
+                self._slice(now, self.viewers[number], *what)
             elif kind == "feedback":
                 self._feedback(now, number, what)
             elif kind == "nack":
@@ -133,7 +141,7 @@ class Session:
         for viewer in self.viewers:
             viewer.player.finish(end)
 
-    def _at(self, time: float, kind: str, number: int, what: object = None) -> None:
+    def _at(self, time: float, kind: str, number: int, what: Any = None) -> None:
         heapq.heappush(self._events, (time, next(self._order), kind, number, what))
 
     # --- the sender ------------------------------------------------------------------------------------------------
@@ -273,32 +281,30 @@ class Session:
                     break
                 viewer.flying.popleft()
                 told.append((sequence & 0xFFFF, None if at is None else int(at / 250e-6)))
-            report = None
+            report: Report | None = None
             if viewer.looks % (5 * FEEDBACK) == 0:
-                report = ("remb", viewer.remb.update(now))
+                report = Report(viewer.remb.update(now))
             if now - viewer.reported_at >= 1.0:
-                report = ("report", viewer.remb.update(now), player.highest + 1, viewer.got)
+                report = Report(viewer.remb.update(now), (player.highest + 1, viewer.got))
                 viewer.reported_at = now
             if back is not None:
                 self._at(back, "feedback", number, (told, report))
         self._at(now + LOOK, "look", number)
 
-    def _feedback(self, now: float, number: int, what: object) -> None:
+    def _feedback(self, now: float, number: int, what: tuple[list[tuple[int, int | None]], Report | None]) -> None:
         viewer = self.viewers[number]
-        told, report = what  # type: ignore[misc]
+        told, report = what
         control = viewer.control
         if told:
             control.arrived(now, told)
-        if report is not None and report[0] == "remb":
-            control.reported(now, loss=None, rtt=None, jitter=None, remb=report[1])
-        elif report is not None:
-            _, remb, expected, got = report
-            before = viewer.lost_until
-            viewer.lost_until = (expected, got)
-            due, came = expected - before[0], got - before[1]
+        if report is not None and report.until is not None:
+            before, viewer.lost_until = viewer.lost_until, report.until
+            due, came = (after - then for after, then in zip(report.until, before, strict=True))
             loss = min(1.0, max(0.0, 1.0 - came / due)) if due > 0 else 0.0
             rtt = 2 * self.trace.link.delay + self.link.waiting(now)
-            control.reported(now, loss=loss, rtt=rtt, jitter=0.001, remb=remb)
+            control.reported(now, loss=loss, rtt=rtt, jitter=0.001, remb=report.remb)
+        elif report is not None:
+            control.reported(now, loss=None, rtt=None, jitter=None, remb=report.remb)
         self._decide(now, number)
         if viewer.unaffordable and getattr(control, "congested", None) is False and viewer.selector.current is not None:
             viewer.unaffordable = False  # ours asks for the keyframe itself (workers.forward.outlet)
