@@ -68,13 +68,10 @@ async def deaf(whep: Whep) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def floods(whep: Whep) -> AsyncIterator[None]:
     crowd = Crowd(whep, CrowdSettings(viewers=1))
-    async with present(crowd):
-        flooding = asyncio.create_task(_flood(crowd))
-        try:
-            yield
-        finally:
-            flooding.cancel()
-            await asyncio.gather(flooding, return_exceptions=True)
+    async with present(crowd), asyncio.TaskGroup() as tasks:
+        flooding = tasks.create_task(_flood(crowd))
+        yield
+        flooding.cancel()
 
 
 async def _flood(crowd: Crowd) -> None:

@@ -92,13 +92,14 @@ async def spectators(beamcast: Topology, viewers: int, *, singly: bool = False) 
 @contextlib.asynccontextmanager
 async def present(crowd: Crowd, *meanwhile: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """The crowd is there, all of it, and does what viewers do and `meanwhile`; it leaves at the end."""
-    attending = asyncio.gather(crowd.attend(lambda: None), *meanwhile)
     try:
-        await crowd.join()
-        expected = crowd.settings.viewers
-        assert len(crowd.clients) == expected, f"{len(crowd.clients)} of {expected} joined: {crowd.tally.refusal}"
-        yield
+        async with asyncio.TaskGroup() as tasks:
+            attending = [tasks.create_task(one) for one in (crowd.attend(lambda: None), *meanwhile)]
+            await crowd.join()
+            expected = crowd.settings.viewers
+            assert len(crowd.clients) == expected, f"{len(crowd.clients)} of {expected} joined: {crowd.tally.refusal}"
+            yield
+            for task in attending:
+                task.cancel()
     finally:
-        attending.cancel()
-        await asyncio.gather(attending, return_exceptions=True)
         await crowd.leave()
