@@ -27,12 +27,12 @@ class Options:
         if not levels:
             raise ValueError("an adapter needs at least one level")
         self.levels = sorted(levels, key=attrgetter("bitrate"))
-        self._places = {level: place for place, level in enumerate(self.levels)}
+        self._places = {(level.rung, level.layer): place for place, level in enumerate(self.levels)}
         self._frames.arrange(level.fps for level in levels)
 
     def place(self, level: Level) -> int:
         """0 for the cheapest."""
-        return self._places[level]
+        return self._places[level.rung, level.layer]
 
     def instead_of(self, before: Level) -> Level:
         """What takes its place in this ladder: what bears its name, else the best that is not dearer."""
