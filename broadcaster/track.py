@@ -63,7 +63,7 @@ class Pacer:
     @property
     def due(self) -> float:
         """The time of the next picture."""
-        return self._anchor + self._ticks / self._fps
+        return self._at(self._ticks)
 
     def set_fps(self, fps: float) -> None:
         """The next picture is due one new interval after the last one."""
@@ -74,11 +74,14 @@ class Pacer:
 
     def take(self, now: float) -> int:
         """Take the tick that is due; returns its time in ticks of 1/90000 s since the start, which always grows."""
-        if now - self.due >= 1.0 / self._fps:
+        if now >= self._at(self._ticks + 1):
             self._anchor, self._ticks = now, 0
         self._pts = max(self._pts + 1, round((self.due - self._origin) * RTP_CLOCK))
         self._ticks += 1
         return self._pts
+
+    def _at(self, tick: int) -> float:
+        return self._anchor + tick / self._fps
 
 
 class FrameCopier:

@@ -15,7 +15,7 @@ import av
 import pytest
 from aiortc.mediastreams import MediaStreamError
 from av.video.frame import PictureType
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broadcaster.errors import ConfigurationError
@@ -151,6 +151,9 @@ def test_the_first_picture_is_awaited() -> None:
     st.lists(
         st.one_of(st.floats(0.1, 240.0).map(lambda fps: ("fps", fps)), st.floats(0.0, 3.0).map(lambda s: ("go", s)))
     )
+)
+@example(
+    [("fps", 88.5), ("go", 0.0), ("go", 2.5616921576650737), ("fps", 1 / 3), ("go", 0.0), ("go", 0.0), ("go", 3.0)]
 )
 def test_the_pacer_never_goes_back(steps: list[tuple[str, float]]) -> None:
     clock, last = 50.0, -1
