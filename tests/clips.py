@@ -28,6 +28,7 @@ def make_clip(
     pattern = TestPattern("clip", *size, fps)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=fps)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size if turns % 2 == 0 else size[::-1]
         stream.pix_fmt = pix_fmt
         stream.bit_rate = 1_000_000

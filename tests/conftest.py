@@ -82,7 +82,7 @@ async def connection(endpoint: Endpoint) -> AsyncIterator[Connection]:
 @pytest.fixture(params=[PythonFanout, NativeFanout])
 def fanout(request: pytest.FixtureRequest) -> Callable[[], Fanout]:
     """Makes a fan-out; the test runs with each kind."""
-    return lambda: request.param(CLOCK, monotonic=lambda: 5.0)  # type: ignore[no-any-return]
+    return lambda: request.param(CLOCK, monotonic=lambda: 5.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
-from broadcaster.adaptation.estimator import TICK, PathEstimator
+from broadcaster.adaptation.estimator import TICK
 
 PACKET = 1200
 """Octets on the wire."""
 
 
-class FifoPath:
+class Estimator(Protocol):
+    """What is told of a path: an estimator, or what has one."""
+
+    def sent(self, now: float, sequence: int, packets: int, octets: int, /) -> None: ...
+
+    def arrived(self, now: float, arrivals: list[tuple[int, int | None]], /) -> None: ...
+
+
+AnEstimator = TypeVar("AnEstimator", bound=Estimator)
+
+
+class FifoPath(Generic[AnEstimator]):
     """Sends packets to an estimator's path, and tells it by transport-wide feedback what became of them.
 
     `capacity` in bit/s by time; `loss` is the share of packets that chance takes. `sequence` counts packets.
@@ -19,7 +31,7 @@ class FifoPath:
 
     def __init__(
         self,
-        estimator: PathEstimator,
+        estimator: AnEstimator,
         capacity: Callable[[float], float],
         *,
         delay: float = 0.03,

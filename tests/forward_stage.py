@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.opening import OpeningSettings
-from broadcaster.stream import EncodedFrame, Rung, StreamDescription
+from broadcaster.stream import EncodedFrame, EncodedSound, Rung, StreamDescription
+from workers.forward.fanout import Audience
 from workers.forward.forwarder import Forwarder, ForwarderSettings
 from workers.forward.history import LostPacket
 from workers.forward.outlet import Outlet
@@ -51,16 +52,28 @@ class Recorder:
         self.frames: list[EncodedFrame] = []
         self.resent: list[LostPacket] = []
 
-    def send(self, frame: EncodedFrame, outlets: Sequence[Outlet]) -> int:
+    def send(self, frame: EncodedFrame, outlets: Audience) -> int:
         self.sent.append((frame.index, tuple(outlets)))
         self.frames.append(frame)
         for outlet in outlets:
             outlet.state.packets += 1
         return len(outlets)
 
+    def shelve(self, frame: EncodedFrame) -> int:
+        raise AssertionError("no frame is that big")
+
+    def send_part(self, frame: EncodedFrame, serial: int, outlets: Audience, first: int, end: int) -> int:
+        raise AssertionError("no frame is that big")
+
+    def send_sound(self, sound: EncodedSound, outlets: Audience) -> int:
+        raise AssertionError("there is no sound")
+
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
         self.resent += lost
         return len(lost)
+
+    def probe(self, outlet: Outlet, octets: int) -> int:
+        raise AssertionError("nobody asked for it")
 
 
 class Stage:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from aioice import stun
 from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport
@@ -204,14 +204,26 @@ class Served:
 AServed = TypeVar("AServed", bound=Served)
 
 
+@overload
+def serve(
+    endpoint: Endpoint, host: str = "127.0.0.1", port: int = 0, *, tcp: bool = False
+) -> tuple[Served, Viewer]: ...
+
+
+@overload
+def serve(
+    endpoint: Endpoint, host: str = "127.0.0.1", port: int = 0, *, tcp: bool = False, kind: Callable[[], AServed]
+) -> tuple[AServed, Viewer]: ...
+
+
 def serve(
     endpoint: Endpoint,
     host: str = "127.0.0.1",
     port: int = 0,
     *,
     tcp: bool = False,
-    kind: Callable[[], AServed] = Served,
-) -> tuple[AServed, Viewer]:
+    kind: Callable[[], Served] = Served,
+) -> tuple[Served, Viewer]:
     """A peer of `endpoint` and the viewer that belongs to it; `port` is the relay's, when there is one."""
     served = kind()
     viewer = Viewer((host, port or endpoint.port), "", "", tcp=tcp)

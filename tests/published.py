@@ -53,7 +53,7 @@ class Events:
             raise TimeoutError(f"no {type} event with {data} within {timeout} s; there were:\n{told}") from None
 
     async def close(self) -> None:
-        await self._pubsub.aclose()
+        await self._pubsub.aclose()  # type: ignore[no-untyped-call]
         await self._redis.aclose()
 
 

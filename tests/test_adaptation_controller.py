@@ -13,7 +13,7 @@ from tests.fifo_path import FifoPath
 from tests.three_rungs import LEVELS, TOP, level
 
 
-def watch(controller: Controller, path: FifoPath, seconds: float) -> None:
+def watch(controller: Controller, path: FifoPath[Controller], seconds: float) -> None:
     """A viewer that is sent what its controller says, picture by picture."""
     owed, end, number = 0.0, path.now + seconds, 0
     reported = path.now

@@ -72,6 +72,7 @@ def test_the_answer_reads_back_with_another_parser(name: str, sound_first: bool)
     assert audio.msid.split()[0] == video.msid.split()[0], "one stream, which players sync"
     assert parsed.group[0].items == (["1", "0"] if sound_first else ["0", "1"])
     for media in (first, second):
+        assert media.ice is not None
         assert (media.ice.usernameFragment, media.ice.password) == ("abcd", "p" * 22)
         assert media.dtls is not None and media.dtls.role == "server"
     # Where the transport is, the first section of the BUNDLE alone tells.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic, sleep
-from typing import cast
 
 import av
 import numpy as np
@@ -235,6 +234,7 @@ def make_film(
         video.width, video.height, video.pix_fmt = 128, 128, "yuv420p"
         video.options = {"preset": "ultrafast", "g": "10", "bf": "0"}
         audio = container.add_stream(sound_codec, rate=rate, layout=layout)
+        assert isinstance(audio, av.AudioStream)
         for index in range(round(seconds * 25)):
             picture = av.VideoFrame(128, 128, "yuv420p")
             for plane in picture.planes:
@@ -457,7 +457,7 @@ def test_what_is_encoded_decodes_to_the_same_sound_in_the_same_place() -> None:
     assert base is not None
     for packet in packets:
         assert packet is not None
-        frames = cast("list[av.AudioFrame]", decoder.decode(av.Packet(packet.payload)))
+        frames = decoder.decode(av.Packet(packet.payload))
         left = frames[0].to_ndarray()[0]
         heard.append(left)
     wave = np.concatenate(heard)

@@ -54,7 +54,8 @@ async def caller(redis_server: RedisServer) -> AsyncIterator[Bus]:
 
 
 async def kept(redis: Redis, name: str) -> list[Event]:
-    return [decode(fields[b"event"], Event) for _, fields in await redis.xrange(name)]
+    entries: Any = await redis.xrange(name)
+    return [decode(fields[b"event"], Event) for _, fields in entries]
 
 
 # --- starting ---
@@ -108,7 +109,7 @@ async def test_events_are_published_and_kept(bus: Bus, redis: Redis) -> None:
         while len(heard) < 3:
             if message := await pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0):
                 heard.append((message["channel"], decode(message["data"], Event)))
-    await pubsub.aclose()
+    await pubsub.aclose()  # type: ignore[no-untyped-call]
     assert [channel for channel, _ in heard] == [
         b"beamcast:v1:events:main", b"beamcast:v1:stats:main", b"beamcast:v1:events:_cluster",
     ]  # fmt: skip

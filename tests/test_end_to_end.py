@@ -9,12 +9,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from broadcaster.source.barcode import read_barcode
+from broadcaster.source.barcode import Luma, read_barcode
 from tests.browsers import chromium, firefox, playback, read_picture, until_playing
 from tests.lossy_relay import Impairment
 from tests.published import events
@@ -57,6 +58,7 @@ async def test_chromium_plays_without_a_freeze(tmp_path: Path) -> None:
         after, last = await playback(page), await read_picture(page)
         assert after["freezeCount"] == before["freezeCount"]
         assert after["framesDecoded"] - before["framesDecoded"] >= 280
+        assert first is not None and last is not None
         assert 280 <= last["frame"] - first["frame"] <= 330
         assert (after["frameWidth"], after["frameHeight"]) in {(1280, 720), (640, 360)}
 
@@ -216,10 +218,10 @@ async def test_an_aiortc_viewer_plays(tmp_path: Path) -> None:
     async with Topology(tmp_path) as beamcast, AiortcViewer(beamcast.http, beamcast.url, "main") as viewer:
         await viewer.until(60)
         assert viewer.last is not None
-        picture = read_barcode(viewer.last.to_ndarray(format="gray"))
+        picture = read_barcode(cast("Luma", viewer.last.to_ndarray(format="gray")))
         assert picture is not None
         await viewer.until(len(viewer.frames) + 60)
-        again = read_barcode(viewer.last.to_ndarray(format="gray"))
+        again = read_barcode(cast("Luma", viewer.last.to_ndarray(format="gray")))
         assert again is not None
         assert 50 <= again.index - picture.index <= 75
         steps = np.diff([pts for _, _, pts in viewer.frames])

@@ -47,7 +47,7 @@ class Both:
 def test_they_agree_on_paths_that_narrow_and_lose(seed: int) -> None:
     both = Both()
     widths = (4e6, 1e6, 0.4e6, 2.5e6)
-    path: Any = FifoPath(both, lambda now: widths[int(now / 4 + seed) % 4], loss=0.03 * (seed % 4), seed=seed)  # type: ignore[arg-type]
+    path = FifoPath(both, lambda now: widths[int(now / 4 + seed) % 4], loss=0.03 * (seed % 4), seed=seed)
     congested = 0
     for second in range(24):
         path.run(1, (2.5e6, 0.8e6, 1.5e6)[second % 3], fps=(30, 15, 7.5)[second % 3])
@@ -252,7 +252,7 @@ def test_a_clock_that_leaps_on_and_on_stops_somewhere(leap: int) -> None:
 def test_other_settings_are_followed() -> None:
     chosen = EstimatorSettings(gap=0.004, window=6, back_off=0.8, trendline=TrendlineSettings(window=10, smoothing=0.9))
     both = Both(chosen)
-    path: Any = FifoPath(both, lambda now: 3e6 if now < 4 else 0.7e6)  # type: ignore[arg-type]
+    path = FifoPath(both, lambda now: 3e6 if now < 4 else 0.7e6)
     path.run(8, 2e6)
     both.check(path.now)
 

@@ -180,7 +180,7 @@ async def test_a_stop_ends_what_listens(tmp_path: Path) -> None:
     async with Front(tmp_path, feeds=settings).running() as front:
         response = await front.http.get("/api/events/main")
         await subscribed(front)
-        await front.http.server.close()  # type: ignore[union-attr]
+        await front.http.server.close()
         async with asyncio.timeout(PATIENCE):
             await response.content.read()
 

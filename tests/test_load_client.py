@@ -13,6 +13,7 @@ from broadcaster.errors import ConfigurationError, LoadError
 from tests.handmade_viewer import Served, session
 from workers import sdp
 from workers.answer import answer as answer_to
+from workers.forward.packets import ExtensionIds
 from workers.load import client as client_module
 from workers.load.client import Client, Credentials, Identity
 from workers.load.session import Answer, endpoint, is_loopback, offer, parse_answer
@@ -150,7 +151,7 @@ TCP = "candidate:3 1 tcp 1675624447 127.0.0.1 40002 typ host tcptype passive"
 def test_the_offer_takes_retransmissions_transport_wide_feedback_and_the_extensions() -> None:
     assert (OFFER.payload_type, OFFER.rtx_payload_type, OFFER.ufrag) == (96, 97, CREDENTIALS.ufrag)
     assert set(OFFER.feedback) == {"nack", "nack pli", "ccm fir", "transport-cc"}
-    assert OFFER.extensions == sdp.ExtensionIds(abs_send_time=2, mid=9, playout_delay=5, transport_sequence=3)
+    assert OFFER.extensions == ExtensionIds(abs_send_time=2, mid=9, playout_delay=5, transport_sequence=3)
 
 
 def test_the_answer_is_read() -> None:

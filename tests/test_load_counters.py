@@ -42,7 +42,7 @@ def frames(counters: Counters, *arrivals: float, start: int = 0, viewer: int = 0
 
 def test_nothing_is_counted_of_nothing() -> None:
     counters = Counters(2)
-    assert list(counters.take(Packets(*(np.zeros(0, int) for _ in range(3)), *(np.zeros(0) for _ in range(3))))) == []  # type: ignore[arg-type]
+    assert list(counters.take(Packets(*(np.zeros(0, int) for _ in range(3)), *(np.zeros(0) for _ in range(3))))) == []
     assert counters.expected.tolist() == counters.packets.tolist() == counters.lost.tolist() == [0, 0]
     assert np.isnan(counters.fps(1.0)).all()
 

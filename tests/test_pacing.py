@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from broadcaster.adaptation.levels import Level
 from broadcaster.selection import FrameSelector
-from broadcaster.stream import EncodedFrame, Rung, StreamDescription
+from broadcaster.stream import EncodedFrame, EncodedSound, Rung, StreamDescription
 from tests.rtp_viewer import CLOCK, RtpViewer, StreamPath, frame
 from tests.viewer_reports import nack
 from workers.forward.fanout import Audience, Fanout, PythonFanout
@@ -94,7 +94,13 @@ class Recorder:
         assert serial == frame.index
         return self._remember(frame, first, end, outlets)
 
+    def send_sound(self, sound: EncodedSound, outlets: Audience) -> int:
+        raise AssertionError("there is no sound")
+
     def resend(self, outlet: Outlet, lost: Sequence[LostPacket]) -> int:
+        raise AssertionError("nobody asked for it")
+
+    def probe(self, outlet: Outlet, octets: int) -> int:
         raise AssertionError("nobody asked for it")
 
     @property
@@ -331,8 +337,8 @@ def test_however_it_is_sliced_every_viewer_gets_the_same_datagrams_in_the_same_o
         ]
         viewers = [[stack.enter_context(RtpViewer(number=number, start=9)) for number in range(5)] for _ in forwarders]
         streams = [StreamPath(side[0].sender) for side in viewers]
-        for side, stream in zip(viewers, streams, strict=True):
-            side[0].outlet.path = stream
+        for (first, *_), stream in zip(viewers, streams, strict=True):
+            first.outlet.path = stream
         selectors: list[dict[int, FrameSelector]] = [{}, {}]
         left: set[int] = set()
 
@@ -340,7 +346,7 @@ def test_however_it_is_sliced_every_viewer_gets_the_same_datagrams_in_the_same_o
             return viewers[side][number].datagrams() if number else streams[side].sent
 
         got: list[list[list[bytes]]] = [[[] for _ in range(5)] for _ in forwarders]
-        opening = [("join", number, start, 0) for number, start in enumerate(starts)]
+        opening: list[tuple[str, int, Any, int]] = [("join", number, start, 0) for number, start in enumerate(starts)]
         opening += [("frame", rung, True, 9) for rung in (0, 1)]
         for index, (kind, number, what, packets) in enumerate([*opening, *steps], 10):
             if kind == "wait":

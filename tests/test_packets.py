@@ -74,7 +74,7 @@ def test_extensions_read_back(ids: ExtensionIds, mid: str) -> None:
         ids.abs_send_time is not None,
         ids.transport_sequence is not None,
     )
-    assert block[made.time_at : made.time_at + 3] == found.get(ids.abs_send_time, block[:3])
+    assert block[made.time_at : made.time_at + 3] == expected.get(ids.abs_send_time, block[:3])
 
 
 @pytest.mark.parametrize("mid", ["", "m" * 17])

@@ -207,7 +207,7 @@ async def test_a_pause_that_the_server_explains_is_no_lost_connection(browser: B
     async with WhepSite() as site, visit(browser, site) as visitor:
         await visitor.goto("/watch/main")
         shown = await until_playing(visitor.page, beyond=5)
-        paused = {"reason": "Not even the smallest picture gets through.", "to": {"fps": 0, "rung": ""}}
+        paused: dict[str, Any] = {"reason": "Not even the smallest picture gets through.", "to": {"fps": 0, "rung": ""}}
         await site.decisions.put({"viewer": "v-1", "data": paused})
         await expect(visitor.page.locator("#why")).to_have_text(paused["reason"])
         site.tracks[0].sounding.clear()
@@ -216,7 +216,7 @@ async def test_a_pause_that_the_server_explains_is_no_lost_connection(browser: B
         await expect(visitor.page.get_by_role("status")).to_have_text("Playing")
         site.tracks[0].sounding.set()
         await until_playing(visitor.page, beyond=shown)
-        resumed = {"reason": "It is tried again.", "to": {"fps": 15, "rung": "180p"}}
+        resumed: dict[str, Any] = {"reason": "It is tried again.", "to": {"fps": 15, "rung": "180p"}}
         await site.decisions.put({"viewer": "v-1", "data": resumed})
         await expect(visitor.page.locator("#why")).to_have_text(resumed["reason"])
         site.tracks[0].sounding.clear()

@@ -20,15 +20,20 @@ from tests.listened_viewer import Connection
 from workers.forward.state import ffi, lib, socket_address
 from workers.transport import Endpoint, stun
 from workers.transport.mux import TransportSettings
+from workers.transport.path import Path
 
 
 async def test_plain_checks_are_answered_without_python(
     endpoint: Endpoint, connection: Connection, receiver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[bytes] = []
-    monkeypatch.setattr(
-        endpoint._mux, "_check", lambda data, path, take=endpoint._mux._check: read.append(data) or take(data, path)
-    )
+    take = endpoint._mux._check
+
+    def noted(data: bytes, path: Path) -> None:
+        read.append(data)
+        take(data, path)
+
+    monkeypatch.setattr(endpoint._mux, "_check", noted)
     viewer, before = connection.viewer, endpoint.statistics.checks
     for how in ({}, {"use_candidate": False}):
         answer = await viewer.check(**how)

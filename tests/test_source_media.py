@@ -101,6 +101,7 @@ def test_every_input_becomes_even_yuv420p(
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         for index in range(5):
             frame = TestPattern("clip", 640, 360, 25.0).draw(index, 1.0)

@@ -18,7 +18,9 @@ from broadcaster.errors import ConfigurationError
 from tests.rtp_viewer import GCM, KEY_SIZES, Keys
 from tests.sanitized import ROUNDS, assert_nothing_found
 from workers.forward import default_fanout, srtp
-from workers.forward.srtp import CHOICE, TAG_SIZE, SrtpSession, kernel, kernel_ffi
+from workers.forward.srtp import CHOICE, TAG_SIZE, SrtpSession
+from workers.forward.state import ffi as kernel_ffi
+from workers.forward.state import lib as kernel
 
 SPEAKERS = 8
 needs_cipher = pytest.mark.skipif(srtp.obstacle() is not None, reason=str(srtp.obstacle()))

@@ -57,7 +57,7 @@ def now() -> float:
 @pytest.mark.parametrize("fps", [1, 24, 29.97, 30, 240])
 def test_a_minute_has_the_right_number_of_frames(fps: float) -> None:
     async def minute() -> tuple[int, float, int]:
-        track = AdaptiveVideoTrack(fps, source=FakeSource())
+        track = AdaptiveVideoTrack(fps, source=FakeSource())  # type: ignore[arg-type]
         await track.recv()
         start, count, pts = now(), 0, 0
         while now() - start < 59.999:
@@ -111,7 +111,7 @@ def waited(fps: float, other: float, after: float) -> float:
     """How long a recv() waits that began at `fps`, when `other` comes that many seconds later."""
 
     async def play() -> float:
-        track = AdaptiveVideoTrack(fps, source=FakeSource())
+        track = AdaptiveVideoTrack(fps, source=FakeSource())  # type: ignore[arg-type]
         await track.recv()
         start = now()
         waiting = asyncio.ensure_future(track.recv())
@@ -278,8 +278,9 @@ async def test_a_new_description_keeps_the_selector_and_where_it_can_the_picture
     track.follow(slower, next(level for level in slower.levels() if (level.rung, level.layer) == (1, 2)))
     assert track.selector is selector
     assert (selector.waiting_for, selector.current) == (None, slower.levels()[2])
-    assert selector.current is not None
-    assert selector.current.bitrate == 500_000
+    current = selector.current
+    assert current is not None
+    assert current.bitrate == 500_000
     assert selector.accepts(EncodedFrame(1, 1, 3000, False, 2, True, b""))
     rerun = StreamDescription("main", 2, DESCRIPTION.rungs)
     track.follow(rerun, levels[1, 2])
