@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -40,11 +42,12 @@ class Parser(argparse.ArgumentParser):
         """
         name = PREFIX + flag.lstrip("-").replace("-", "_").upper()
         checked = _checked(parse)
+        shown = ", ".join(map(str, default)) if isinstance(default, list) else default
+        shown = "" if shown in (None, "") or isinstance(default, range) else f" (default: {shown})"
         text = os.environ.get(name)
         if text:
             values = [_from_environment(parse, part.strip(), name) for part in (text.split(",") if many else [text])]
             default = values if many else values[0]
-        shown = "" if default in (None, [], "") or isinstance(default, range) else f" (default: {default})"
         extra: dict[str, Any] = {"action": "append"} if many else {}
         self.add_argument(
             flag,
@@ -126,6 +129,18 @@ def redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigurationError(f"{text!r} is not a Redis URL: it starts with redis://, rediss:// or unix://")
     return text
+
+
+def token(text: str) -> str:
+    """What can stand behind "Bearer" (RFC 6750): visible ASCII."""
+    if not text or not all("!" <= character <= "~" for character in text):
+        raise ConfigurationError("a token is made of visible ASCII characters, without spaces")
+    return text
+
+
+def own_name(kind: str) -> str:
+    """A name that no other process has: containers on one host share its name, and number their processes alike."""
+    return f"{kind}-{socket.gethostname()}-{secrets.token_hex(3)}"
 
 
 def main_with_errors(body: Callable[[], int | None]) -> int:

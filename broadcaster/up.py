@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import sys
 import time
@@ -64,6 +65,8 @@ class Supervisor:
 
     async def start(self) -> None:
         for child in self.children:
+            if self.failed.done():
+                return
             await self._spawn(child)
             self._keepers.append(asyncio.create_task(self._keep(child)))
 
@@ -125,17 +128,18 @@ def _signal(process: asyncio.subprocess.Process, *, kill: bool) -> None:
         return
 
 
-async def _wait_ready(bus: Bus, children: list[Child]) -> None:
-    """Return when every child holds its lease."""
+async def _start(supervisor: Supervisor, bus: Bus) -> None:
+    """Start every child, and return when each holds its lease, and not somebody else's of that name."""
+    await supervisor.start()
+    wanted = {(child.name, child.process.pid) for child in supervisor.children if child.process is not None}
     while True:
         try:
-            streams = {living.lease.name for living in await bus.streams()}
-            workers = {living.lease.id for living in await bus.workers()}
-            gateways = {living.lease.id for living in await bus.gateways()}
+            alive = {(living.lease.name, living.lease.pid) for living in await bus.streams()}
+            alive |= {(living.lease.id, living.lease.pid) for living in await bus.workers()}
+            alive |= {(living.lease.id, living.lease.pid) for living in await bus.gateways()}
         except BusUnavailableError:
-            streams = workers = gateways = set()
-        alive = {"broadcaster": streams, "worker": workers, "gateway": gateways}
-        if all(child.name in alive[child.kind] for child in children):
+            alive = set()
+        if wanted <= alive:
             return
         await asyncio.sleep(0.1)
 
@@ -179,9 +183,15 @@ def main(arguments: list[str]) -> int:
 
 async def _up(options: argparse.Namespace, shutdown: Shutdown, settings: UpSettings | None = None) -> None:
     settings = settings or UpSettings()
+    ports = len(options.udp_ports)
+    if options.workers > ports and options.udp_ports[0]:
+        raise ConfigurationError(
+            f"{options.workers} workers need as many ports, and --udp-ports has {ports}: widen it, or ask for fewer"
+        )
     options.port = _checked_port(options.host, options.port)
     if options.redis_url:
-        await _supervise(options, options.redis_url, f"{socket.gethostname()}-", shutdown, settings)
+        prefix = f"{socket.gethostname()}-{secrets.token_hex(2)}-"
+        await _supervise(options, options.redis_url, prefix, shutdown, settings)
         return
     redis = EmbeddedRedis()
     await redis.start()
@@ -203,9 +213,8 @@ async def _supervise(
     environment = {**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())}
     supervisor = Supervisor(_children(options, url, prefix), environment, settings)
     stop = asyncio.create_task(shutdown.wait())
+    ready = asyncio.create_task(_start(supervisor, bus))
     try:
-        await supervisor.start()
-        ready = asyncio.create_task(_wait_ready(bus, supervisor.children))
         await asyncio.wait(
             {ready, stop, supervisor.failed},
             timeout=settings.ready_timeout,
@@ -213,16 +222,21 @@ async def _supervise(
         )
         if supervisor.failed.done():
             supervisor.failed.result()
+        if ready.done():
+            ready.result()
         if not stop.done() and not ready.done():
             log.warning("not everything takes work yet after %.0f s; see the lines above", settings.ready_timeout)
         supervisor.ready = True
         if not stop.done():
             host = f"[{options.host}]" if ":" in options.host else options.host
             print(f"Beamcast is at http://{host}:{options.port}/  (^C stops it)", flush=True)
-        ready.cancel()
+        if all(child.process is not None for child in supervisor.children):
+            ready.cancel()
         await stop
     finally:
-        stop.cancel()
+        for task in (stop, ready):
+            task.cancel()
+        await asyncio.gather(stop, ready, return_exceptions=True)
         await supervisor.stop()
         await bus.close()
 

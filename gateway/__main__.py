@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 
 from broadcaster.process import run
-from broadcaster.settings import Parser, main_with_errors, port, redis_url
+from broadcaster.settings import Parser, main_with_errors, own_name, port, redis_url, token
 from gateway.app import GatewaySettings, serve
 from gateway.whep import ice_server
 
@@ -18,8 +16,8 @@ def main(arguments: list[str]) -> int:
     parser.option("--host", default="127.0.0.1", help="the address to listen on; :: and 0.0.0.0 are all of them")
     parser.option("--port", port, default=8080, help="the TCP port to listen on; 0 takes a free one")
     parser.option("--redis-url", redis_url, default="redis://127.0.0.1:6379", metavar="URL", help="the Redis to use")
-    parser.option("--id", default=f"gateway-{socket.gethostname()}-{os.getpid()}", help="the name in the registry")
-    parser.option("--token", many=True, help="a bearer token that may watch; without any, everybody may")
+    parser.option("--id", default=own_name("gateway"), help="the name in the registry")
+    parser.option("--token", token, many=True, help="a bearer token that may watch; without any, everybody may")
     parser.option(
         "--cors-origin", many=True, default=["*"], metavar="ORIGIN", help="a site whose pages may play from here"
     )

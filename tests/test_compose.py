@@ -40,6 +40,18 @@ def test_every_service_is_confined_and_watched(services: dict[str, Any], name: s
     assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
 
 
+def test_what_decides_who_may_watch_reaches_the_gateway(services: dict[str, Any]) -> None:
+    assert services["gateway"]["environment"]["BEAMCAST_TOKEN"] == "${BEAMCAST_TOKEN:-}"
+
+
+def test_every_setting_that_is_passed_on_exists(services: dict[str, Any]) -> None:
+    for command, service in (("gateway", "gateway"), ("broadcast", "broadcaster"), ("worker", "worker")):
+        run = [sys.executable, "-m", "broadcaster", command, "--help"]
+        text = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+        for name in set(services[service]["environment"]) - {"BEAMCAST_ID_FILE"}:
+            assert f"[{name}]" in text, f"{command} knows no {name}"
+
+
 def test_workers_can_be_scaled_on_the_hosts_network(services: dict[str, Any]) -> None:
     worker = services["worker"]
     assert worker["network_mode"] == "host"

@@ -130,11 +130,19 @@ def test_the_first_frame_is_there_with_its_last_packet() -> None:
     assert np.isnan(counters.first_frame[0])
 
 
-def test_the_frame_rate_is_over_all_the_time() -> None:
-    counters = Counters(1)
+def test_the_frame_rate_is_over_all_the_time_but_the_first_second() -> None:
+    counters = Counters(2)
     frames(counters, *(index * FRAME for index in range(61)))
     assert counters.fps(2.0)[0] == pytest.approx(30.0)
-    assert counters.fps(4.0)[0] == pytest.approx(15.0)
+    assert counters.fps(4.0)[0] == pytest.approx(10.0)
+    frames(counters, *[0.0] * 20, *(index * FRAME for index in range(61)), viewer=1)
+    assert counters.fps(2.0)[1] == pytest.approx(30.0)
+
+
+def test_the_frame_rate_of_a_short_time_is_that_since_the_first() -> None:
+    counters = Counters(1)
+    frames(counters, *(index * FRAME for index in range(16)))
+    assert counters.fps(0.5)[0] == pytest.approx(30.0)
 
 
 def test_jitter_is_that_of_rfc_3550() -> None:

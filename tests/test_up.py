@@ -17,6 +17,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from broadcaster.settings import own_name
+from tests.redis_server import RedisServer
 from tests.topology import free_port
 from tests.viewer import AiortcViewer
 
@@ -141,6 +143,41 @@ async def test_an_ended_worker_is_started_again() -> None:
             await viewer.until(5)
 
 
+async def test_two_of_them_share_a_redis(redis_server: RedisServer) -> None:
+    shared = ("pattern:320x180@15", "--redis-url", redis_server.url, "--workers", "1", "--udp-ports", "0", "--stream")
+    async with (
+        running_up(*shared, "one"),
+        running_up(*shared, "two") as (process, url),
+        aiohttp.ClientSession() as http,
+        asyncio.timeout(10),
+    ):
+        workers: set[int] = set()
+        while len(workers) < 2:  # the gateway looks every half second
+            async with http.get(f"{url}/api/workers") as response:
+                workers = {worker["pid"] for worker in (await response.json())["workers"]}
+            await asyncio.sleep(0.05)
+        assert len(family(process.pid) & workers) == 1
+
+
+async def test_an_interrupt_is_heard_while_it_starts() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *BEAMCAST,
+        *("up", "--port", "0", "--workers", "60", "--udp-ports", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(30):
+        while not (workers := children_named("workers", process.pid)):
+            await asyncio.sleep(0.01)
+        assert len(workers) < 30
+        children = family(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, _ = await process.communicate()
+    assert out == b""
+    assert process.returncode == 0
+    assert not alive(children)
+
+
 async def test_any_free_port_is_said_and_a_redis_that_ends_is_started_again() -> None:
     process = await asyncio.create_subprocess_exec(
         *BEAMCAST,
@@ -207,6 +244,9 @@ def test_a_source_that_cannot_be_opened_is_one_clear_line() -> None:
         (["up", "--workers", "0"], {}, "above zero"),
         (["up", "--stream", "Ünicode!"], {}, "cannot name a stream"),
         (["up", "--udp-ports", "5-1"], {}, "FIRST-LAST"),
+        (["up", "--workers", "3", "--udp-ports", "41000-41001"], {}, "3 workers need as many ports"),
+        (["gateway", "--token", "a b"], {}, "visible ASCII"),
+        (["load", "http://127.0.0.1:1", "--token", "a\nb"], {}, "visible ASCII"),
         (["up", "--redis-url", "http://x"], {}, "redis://"),
         (["up", "--nonsense"], {}, "--nonsense; `beamcast up --help` lists what there is"),
         (["worker"], {"BEAMCAST_UDP_PORTS": "many"}, "BEAMCAST_UDP_PORTS"),
@@ -217,6 +257,20 @@ def test_bad_settings_are_one_clear_line(arguments: list[str], environment: dict
     assert result.returncode == 2
     assert says in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_help_tells_no_secrets() -> None:
+    result = beamcast("gateway", "--help", BEAMCAST_TOKEN="s3cret", BEAMCAST_PORT="9")
+    assert "s3cret" not in result.stdout
+    assert "(default: 8080)" in result.stdout
+    assert "(default: *)" in result.stdout
+
+
+def test_processes_that_nobody_named_have_names_of_their_own() -> None:
+    """Replicas of a container on one host have the same host name, and the same process id."""
+    names = {own_name("worker") for _ in range(10)}
+    assert len(names) == 10
+    assert all(name.startswith(f"worker-{socket.gethostname()}-") for name in names)
 
 
 def test_help_and_version() -> None:

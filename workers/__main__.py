@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import socket
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from broadcaster.bus import Bus
 from broadcaster.errors import ConfigurationError
 from broadcaster.process import Shutdown, run
-from broadcaster.settings import Parser, main_with_errors, port_range, positive, redis_url
+from broadcaster.settings import Parser, main_with_errors, own_name, port_range, positive, redis_url
 from broadcaster.status import leave_id
 from workers.transport import Endpoint
 from workers.worker import Worker, WorkerSettings
@@ -53,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.option(
         "--drain", seconds, default=WorkerSettings.drain, metavar="SECONDS", help="time to send viewers away at the end"
     )
-    parser.option("--id", default=f"worker-{socket.gethostname()}-{os.getpid()}", help="the worker's name in events")
+    parser.option("--id", default=own_name("worker"), help="the worker's name in events")
     options = parser.parse_args(arguments)
     return run(lambda shutdown: serve(options, shutdown), name=options.id)
 

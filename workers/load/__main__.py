@@ -18,7 +18,7 @@ import aiohttp
 
 from broadcaster.errors import ConfigurationError, LoadError
 from broadcaster.process import Shutdown, run
-from broadcaster.settings import Parser, main_with_errors, positive
+from broadcaster.settings import Parser, main_with_errors, positive, token
 from workers.load.crowd import Crowd, CrowdSettings
 from workers.load.report import Cost, Progress, summary, table
 from workers.load.session import Whep, endpoint, is_loopback
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--duration", above_zero, default=30.0, metavar="SECONDS", help="how long to watch once all have joined"
     )
     parser.option("--ramp", above_zero, default=CrowdSettings.ramp, metavar="N", help="joins a second")
-    parser.option("--token", help="the bearer token, where the server wants one")
+    parser.option("--token", token, help="the bearer token, where the server wants one")
     parser.option(
         "--loss", share, default=0.0, metavar="SHARE", help="throw this share of packets away, to see it adapt"
     )

@@ -27,6 +27,10 @@ AVERAGED = 30
 FEWEST = 5
 """Gaps that there must be before one can be a freeze (libwebrtc, video_quality_observer)."""
 
+SETTLING = 1.0
+"""Seconds of a viewer's beginning that its frame rate leaves out: who comes late gets at once what the others have had
+since the last keyframe."""
+
 _SPAN = 1 << 48
 
 
@@ -74,6 +78,9 @@ class Counters:
         """When the first frame's last packet (with the marker bit) came."""
         self.began = np.full(viewers, np.nan)
         """When the first frame's first packet came."""
+        self._settled = np.full(viewers, np.nan)
+        """When the first frame after the beginning came, and how many there were with it."""
+        self._settled_frames = np.zeros(viewers, np.int64)
         self._base = np.zeros(viewers, np.int64)
         self._timestamp = np.zeros(viewers, np.int64)
         self._arrival = np.full(viewers, np.nan)
@@ -90,9 +97,12 @@ class Counters:
         return self.expected - self.packets
 
     def fps(self, now: float) -> Floats:
-        """Mean frames a second of each viewer since its first; NaN without two frames."""
+        """Mean frames a second of each viewer since it settled, or since its first; NaN without two frames."""
+        settled = np.isfinite(self._settled) & (self.frames > self._settled_frames)
+        since = np.where(settled, self._settled, self.began)
+        before = np.where(settled, self._settled_frames, 1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(self.frames > 1, (self.frames - 1) / (now - self.began), np.nan)
+            return np.where(self.frames > 1, (self.frames - before) / (now - since), np.nan)
 
     def report(self, viewer: int) -> tuple[int, int]:
         """Of one viewer: the share lost since this was asked last, in 1/256, and all that was lost so far.
@@ -160,6 +170,9 @@ class Counters:
         gap = arrival[~first] - self._arrival[viewer[~first]]
         self._gap(viewer[~first], gap, step[~first])
         self.frames[viewer] += 1
+        settles = np.isnan(self._settled[viewer]) & (arrival - self.began[viewer] >= SETTLING)
+        self._settled[viewer[settles]] = arrival[settles]
+        self._settled_frames[viewer[settles]] = self.frames[viewer[settles]]
         self._timestamp[viewer] = timestamp
         self._arrival[viewer] = arrival
 

@@ -127,8 +127,6 @@ class Crowd:
         self.stopped = time.monotonic()
         self.counters.end(np.array(list(self.clients), np.int64), self.stopped)
         self.overflowed = sum(overflowed(client.socket) for client in self.clients.values())
-        for client in self.clients.values():
-            client.close()
         gate = asyncio.Semaphore(16)
 
         async def end(session: str) -> None:
@@ -136,6 +134,8 @@ class Crowd:
                 await self._whep.leave(session)
 
         await asyncio.gather(*(end(session) for session in self._sessions))
+        for client in self.clients.values():
+            client.close()
 
     @property
     def playing(self) -> int:
