@@ -183,5 +183,8 @@ async def test_the_subscriber_of_the_guide(
         bus.publish("left", LEFT, stream="main", viewer="v-1")
         assert running.stdout is not None
         async with asyncio.timeout(10.0):
-            assert await running.stdout.readline() == b"v-1 loss-high 30.0 -> 15.0 {'packet_loss': 0.081}\n"
-            assert await running.stdout.readline() == b"left main v-1 (0 in between)\n"
+            assert (
+                await running.stdout.readline()
+                == b"v-1 loss-high 720p at 30 fps -> 720p at 15 fps {'packet_loss': 0.081}\n"
+            )
+            assert await running.stdout.readline() == b"left main v-1 (0 on other channels, or lost)\n"

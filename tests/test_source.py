@@ -182,6 +182,7 @@ def test_patterns_that_can_be_meant(spec: str, size: tuple[int, int], fps: float
         ("pattern@0", "from 1 to 60"),
         ("pattern@1000", "from 1 to 60"),
         ("", "no such file"),
+        (".", "that is a folder"),
         ("no-such-file.mp4", "no such file"),
         ("http://127.0.0.1:1/nothing.mp4", "cannot open 'http://127.0.0.1:1/nothing.mp4': "),
         ("nosuchscheme://x", "cannot open"),

@@ -69,7 +69,8 @@ class Location:
         if "://" in spec:
             return cls(spec)
         if not Path(spec).is_file():
-            raise SourceError(f"cannot open {spec!r}: there is no such file; give a path, a URL or 'pattern'")
+            what = "that is a folder" if spec and Path(spec).is_dir() else "there is no such file"
+            raise SourceError(f"cannot open {spec!r}: {what}; give the path of a file, a URL or 'pattern'")
         return cls(spec, local=True)
 
 

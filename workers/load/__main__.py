@@ -90,6 +90,8 @@ async def load(options: argparse.Namespace, shutdown: Shutdown) -> None:
             f"{host} is not this machine's loopback, and a load on other people's servers is an attack; "
             "if it is yours, add --i-own-this-server"
         )
+    if options.json not in {None, "-"}:
+        _write(options.json, "")
     _allow_sockets()
     settings = CrowdSettings(
         viewers=options.viewers,
@@ -139,7 +141,9 @@ async def _measure(crowd: Crowd, duration: float, shutdown: Shutdown) -> Cost:
         if crowd.clients:
             gc.freeze()  # else the collector walks all viewers again and again, at the cost of what is measured
             cpu, since, datagrams = time.process_time(), time.monotonic(), crowd.tally.datagrams
-            await asyncio.sleep(duration)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(duration):
+                    await crowd.deserted.wait()
 
     tasks = [asyncio.create_task(one) for one in (watch(), crowd.attend(look), shutdown.wait())]
     try:
@@ -167,10 +171,14 @@ def _print(figures: dict[str, Any], file: str | None) -> None:
     if file == "-":
         print(text)
     elif file is not None:
-        try:
-            Path(file).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from None
+        _write(file, text + "\n")
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}") from None
 
 
 if __name__ == "__main__":

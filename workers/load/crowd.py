@@ -99,6 +99,8 @@ class Crowd:
         self._report_due = np.full(size, np.inf)
         self.stopped = float("nan")
         """When the measurement ended; monotonic seconds, as all times here."""
+        self.deserted = asyncio.Event()
+        """Whoever was connected has lost the connection."""
         self.overflowed = 0
         """Datagrams that this machine had no room for, because it read too late."""
 
@@ -256,6 +258,8 @@ class Crowd:
             self._inbox.remove(viewer)
             self._arrivals.remove(viewer)
             self._check_due[viewer] = self._report_due[viewer] = np.inf
+            if all(client.ended is not None for client in self.clients.values()):
+                self.deserted.set()
 
     def _verify(self, batch: Batch, rows: Integers) -> None:
         for row in rows.tolist():
