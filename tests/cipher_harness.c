@@ -8,22 +8,15 @@
 
 #include "cipher.c"
 
+#include "noise.h"
 #include "require.h"
 
 #if defined(FAST)
 
 enum { SPEAKERS = BC_SPEAKERS + 3, INDICES = 3000 };
 
-static uint64_t noise;
 static uint8_t taken[SPEAKERS][INDICES];
 static uint32_t newest[SPEAKERS];
-
-static uint32_t draw(uint32_t below) { /* xorshift64* */
-    noise ^= noise >> 12;
-    noise ^= noise << 25;
-    noise ^= noise >> 27;
-    return (uint32_t)((noise * 2685821657736338717ull) >> 33) % below;
-}
 
 /* RFC 7714 section 9: what a viewer would send. */
 FAST static void protect(const bc_keys *keys, uint32_t trailer, uint8_t *packet, uint32_t size) {

@@ -7,6 +7,7 @@
 
 #include "estimate.c"
 
+#include "noise.h"
 #include "require.h"
 
 enum { MOST = 300 };
@@ -21,15 +22,7 @@ static const bc_path_settings sound = {
     .overuse = 0.01, .runs = 128, .window = 10, .short_window = 5, .loss_slots = 8, .burst = 5, .bursts = 5,
     .stretches = 4, .points = 20, .delays = 8, .full = 60};
 
-static uint64_t noise;
 static uint32_t behaved;
-
-static uint32_t draw(uint32_t below) { /* xorshift64* */
-    noise ^= noise >> 12;
-    noise ^= noise << 25;
-    noise ^= noise >> 27;
-    return (uint32_t)((noise * 2685821657736338717ull) >> 33) % below;
-}
 
 static bc_path *open_path(const bc_path_settings *settings) {
     bc_path *path = malloc(sizeof *path); /* on its own, so that writing on is seen */

@@ -109,14 +109,7 @@ static struct {
     size_t size;
 } samples[SAMPLES];
 
-static uint64_t noise;
-
-static uint32_t draw(uint32_t below) { /* xorshift64* */
-    noise ^= noise >> 12;
-    noise ^= noise << 25;
-    noise ^= noise >> 27;
-    return (uint32_t)((noise * 2685821657736338717ull) >> 33) % below;
-}
+#include "noise.h"
 
 static uint32_t load(const char *folder) {
     uint32_t count = 0;

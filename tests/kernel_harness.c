@@ -19,20 +19,13 @@ static int fake_poll(struct pollfd *, nfds_t, int);
 #define poll fake_poll
 #include "kernel.c"
 
+#include "noise.h"
 #include "require.h"
 
 enum { OUTLETS = 40, CAPACITY = 5 };
 
-static uint64_t noise;
 static uint64_t datagrams, polls;
 static int hostile_network, hostile_cipher;
-
-static uint32_t draw(uint32_t below) {  /* xorshift64* */
-    noise ^= noise >> 12;
-    noise ^= noise << 25;
-    noise ^= noise >> 27;
-    return (uint32_t)((noise * 2685821657736338717ull) >> 33) % below;
-}
 
 /* Touches every octet it is given, and as many more as it adds. */
 static int fake_protect(void *context, void *packet, int *size) {

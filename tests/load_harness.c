@@ -20,18 +20,10 @@ static ssize_t fake_send(int, const void *, size_t, int);
 #include "arrivals.c"
 #undef send
 
+#include "noise.h"
 #include "require.h"
 
 enum { LINES = 5, ARRIVALS = 400, ADDED = 20 };
-
-static uint64_t noise;
-
-static uint32_t draw(uint32_t below) { /* xorshift64* */
-    noise ^= noise >> 12;
-    noise ^= noise << 25;
-    noise ^= noise >> 27;
-    return (uint32_t)((noise * 2685821657736338717ull) >> 33) % below;
-}
 
 /* --- reading */
 

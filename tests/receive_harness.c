@@ -17,6 +17,7 @@ static ssize_t fake_sendto(int, const void *, size_t, int, const struct sockaddr
 #define sendto fake_sendto
 #include "receive.c"
 
+#include "noise.h"
 #include "require.h"
 
 enum { STUN_HEADER = 20, DIGEST = 20, USERNAME = 6, INTEGRITY = 8, USE_CANDIDATE = 0x25, NOMINATION = 0xC001 };
@@ -24,15 +25,6 @@ enum { STUN_HEADER = 20, DIGEST = 20, USERNAME = 6, INTEGRITY = 8, USE_CANDIDATE
 static const uint32_t FINGERPRINT = 0x80280004, FINGERPRINT_XOR = 0x5354554E, COOKIE = 0x2112A442;
 
 enum { ADDRESSES = 600, VIEWERS = 40, LIMIT = 300, CAPACITY = 20, SIX = sizeof(struct sockaddr_in6) };
-
-static uint64_t noise;
-
-static uint32_t draw(uint32_t below) { /* xorshift64* */
-    noise ^= noise >> 12;
-    noise ^= noise << 25;
-    noise ^= noise >> 27;
-    return (uint32_t)((noise * 2685821657736338717ull) >> 33) % below;
-}
 
 static uint32_t get32(const uint8_t *at) { return (uint32_t)at[0] << 24 | (uint32_t)(at[1] << 16 | at[2] << 8 | at[3]); }
 
